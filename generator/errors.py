@@ -1,0 +1,132 @@
+"""What can go wrong between an uploaded portrait or voice and a rendered frame: every exception of the generator.
+
+The tree, with the stable `code` of each leaf::
+
+    GeneratorError                          generator
+    ├── PortraitError                       portrait
+    │   ├── NotAnImageError                 portrait.not_an_image       415
+    │   ├── ImageTooLargeError              portrait.too_large          413
+    │   ├── UnreadableImageError            portrait.unreadable         422
+    │   ├── AnimatedImageError              portrait.animated           422
+    │   ├── NoFaceError                     portrait.no_face            422
+    │   ├── SeveralFacesError               portrait.several_faces      422
+    │   ├── FaceTooSmallError               portrait.face_too_small     422
+    │   └── FaceTurnedAwayError             portrait.face_turned_away   422
+    ├── WeightsError                        weights                     500
+    └── GrantMismatchError                  grant.mismatch              403
+
+Codes are part of the HTTP interface: add new ones, never rename one. Sentences say what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GeneratorError(Exception):
+    """Base of every error this package raises on purpose; `code` is stable, `str(error)` is a sentence for people."""
+
+    code: ClassVar[str] = "generator"
+    http_status: ClassVar[int] = 422
+
+
+class PortraitError(GeneratorError):
+    """The portrait cannot be animated as it stands."""
+
+    code = "portrait"
+
+
+class NotAnImageError(PortraitError):
+    """The bytes are empty or in no image format that we read."""
+
+    code = "portrait.not_an_image"
+    http_status = 415
+
+
+class ImageTooLargeError(PortraitError):
+    """More bytes or pixels than we decode; refused from the header, before any pixel is decoded."""
+
+    code = "portrait.too_large"
+    http_status = 413
+
+
+class UnreadableImageError(PortraitError):
+    """An image by its header, but truncated or damaged."""
+
+    code = "portrait.unreadable"
+
+
+class AnimatedImageError(PortraitError):
+    """More than one frame: which one is meant is not ours to guess."""
+
+    code = "portrait.animated"
+
+
+class NoFaceError(PortraitError):
+    """No face was found."""
+
+    code = "portrait.no_face"
+
+
+class SeveralFacesError(PortraitError):
+    """More than one face was found, and nobody said which one is meant.
+
+    Attributes:
+        num_faces: how many were found.
+    """
+
+    code = "portrait.several_faces"
+
+    def __init__(self, num_faces: int) -> None:
+        super().__init__(f"The portrait shows {num_faces} faces; please crop it so that it shows exactly one.")
+        self.num_faces = num_faces
+
+
+class FaceTooSmallError(PortraitError):
+    """The face has too few pixels to be animated.
+
+    Attributes:
+        face_px: the longer side of the face found, in pixels.
+        least_px: the least that is accepted.
+    """
+
+    code = "portrait.face_too_small"
+
+    def __init__(self, face_px: int, least_px: int) -> None:
+        super().__init__(
+            f"The face is {face_px} pixels tall; at least {least_px} are needed. Please send a larger or closer picture."
+        )
+        self.face_px = face_px
+        self.least_px = least_px
+
+
+class FaceTurnedAwayError(PortraitError):
+    """The head is turned so far that half of the face cannot be seen.
+
+    Attributes:
+        yaw_deg, pitch_deg: the pose found.
+    """
+
+    code = "portrait.face_turned_away"
+
+    def __init__(self, yaw_deg: float, pitch_deg: float, limit_deg: float) -> None:
+        super().__init__(
+            f"The head is turned {yaw_deg:+.0f}° sideways and {pitch_deg:+.0f}° up or down; please send a portrait within "
+            f"{limit_deg:.0f}° of facing the camera."
+        )
+        self.yaw_deg = yaw_deg
+        self.pitch_deg = pitch_deg
+
+
+class WeightsError(GeneratorError):
+    """A weights file is missing, damaged or made for another version; reinstall, or rebuild it with `placet train`."""
+
+    code = "weights"
+    http_status = 500
+
+
+class GrantMismatchError(GeneratorError):
+    """A renderer was handed a grant that was issued for another portrait."""
+
+    code = "grant.mismatch"
+    http_status = 403
