@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: dependency direction, weights with cards, documented settings, README commands."""
+"""The house rules that a machine can check: import direction, weights with cards, settings, README commands."""
 
 from __future__ import annotations
 
