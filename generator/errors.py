@@ -94,7 +94,8 @@ class FaceTooSmallError(PortraitError):
 
     def __init__(self, face_px: int, least_px: int) -> None:
         super().__init__(
-            f"The face is {face_px} pixels tall; at least {least_px} are needed. Please send a larger or closer picture."
+            f"The face is {face_px} pixels tall; at least {least_px} are needed. "
+            "Please send a larger or closer picture."
         )
         self.face_px = face_px
         self.least_px = least_px
@@ -111,8 +112,8 @@ class FaceTurnedAwayError(PortraitError):
 
     def __init__(self, yaw_deg: float, pitch_deg: float, limit_deg: float) -> None:
         super().__init__(
-            f"The head is turned {yaw_deg:+.0f}° sideways and {pitch_deg:+.0f}° up or down; please send a portrait within "
-            f"{limit_deg:.0f}° of facing the camera."
+            f"The head is turned {yaw_deg:+.0f}° sideways and {pitch_deg:+.0f}° up or down; "
+            f"please send a portrait within {limit_deg:.0f}° of facing the camera."
         )
         self.yaw_deg = yaw_deg
         self.pitch_deg = pitch_deg
