@@ -1,0 +1,735 @@
+"""Clips and sounds, and the only code that decodes or encodes them (PyAV).
+
+What comes in is distrusted: the container is recognised by its first bytes and never guessed, playlists and every
+other format that could open a second file or address are unknown here, codecs are listed, and every count (bytes,
+pixels, frames, channels, seconds) is bounded before memory is spent on it. What goes out is H.264 or another codec
+in MP4 with sound in time.
+
+T frame  H,W pixel  N sample  C colour channel (R,G,B)  2 colour difference (Cb,Cr)
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import av
+import av.error
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import resample_poly
+
+from watermark.errors import (
+    EmptyInputError,
+    EncodingError,
+    InputTooLargeError,
+    InputTooLongError,
+    NoAudioTrackError,
+    NoVideoTrackError,
+    SilentSoundError,
+    UnreadableMediaError,
+    UnsupportedMediaError,
+)
+
+SPEECH_RATE_HZ = 16_000
+"""The rate at which speech is hashed, analysed and kept."""
+
+DELIVERY_SOUND_RATE_HZ = 48_000
+"""The rate of the sound track in delivered files, which every player accepts."""
+
+_VIDEO_CODECS = frozenset(
+    ("h264", "hevc", "vp8", "vp9", "libdav1d", "av1", "mpeg4", "mpeg1video", "mpeg2video", "prores", "ffv1", "mjpeg")
+)
+_AUDIO_CODECS = frozenset(
+    ("aac", "mp3", "mp3float", "mp2", "mp2float", "mp1", "mp1float", "opus", "libopus", "vorbis", "libvorbis")
+) | {"flac", "alac", "ac3", "eac3", "amrnb", "amrwb", "libopencore_amrnb", "libopencore_amrwb"}
+_SILENCE_PEAK = 10 ** (-60 / 20)  # −60 dB of full scale: below the noise floor of any microphone in use
+
+ProgressiveCodec = Literal["libx264", "libx265", "libvpx-vp9"]
+
+
+@dataclass(frozen=True)
+class MediaLimits:
+    """The most that is taken in from one file."""
+
+    max_bytes: int = 256 * 2**20
+    max_duration_s: float = 600.0
+    max_side_px: int = 4096
+    max_pixels: int = 3840 * 2160
+    max_frames: int = 36_000
+    max_decoded_bytes: int = 3 * 2**30
+    max_channels: int = 16
+
+
+SPEECH_LIMITS = MediaLimits(max_bytes=128 * 2**20)
+CLIP_LIMITS = MediaLimits()
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A mono sound: `samples_N` float32 in −1..1 at `rate_hz`."""
+
+    samples_N: NDArray[np.float32]
+    rate_hz: int
+
+    @property
+    def duration_s(self) -> float:
+        return len(self.samples_N) / self.rate_hz
+
+    def resampled(self, rate_hz: int) -> Sound:
+        """The same sound at another rate (polyphase filter, no delay)."""
+        if rate_hz == self.rate_hz:
+            return self
+        common = math.gcd(rate_hz, self.rate_hz)
+        samples_N = resample_poly(self.samples_N, rate_hz // common, self.rate_hz // common)
+        return Sound(np.clip(samples_N, -1.0, 1.0).astype(np.float32), rate_hz)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Moving pictures with their times.
+
+    Attributes:
+        frames_THWC: sRGB, uint8, upright (rotation metadata is applied).
+        rate_hz: mean frames per second.
+        sound: the first sound track, or None. Sample 0 sounds when frame 0 shows.
+        times_T: when each frame shows, in seconds from the first. Frames need not be evenly spaced.
+    """
+
+    frames_THWC: NDArray[np.uint8]
+    rate_hz: float
+    sound: Sound | None = None
+    times_T: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        if len(self.times_T) != len(self.frames_THWC):
+            object.__setattr__(self, "times_T", np.arange(len(self.frames_THWC)) / self.rate_hz)
+
+    @property
+    def duration_s(self) -> float:
+        return float(self.times_T[-1]) + 1 / self.rate_hz if len(self.times_T) else 0.0
+
+
+@dataclass(frozen=True)
+class ColourTrack:
+    """The colour-difference planes of a clip, small: all that the reader of the invisible mark looks at.
+
+    Attributes:
+        planes_T2HW: Cb and Cr (BT.709, full range, zero = grey), float32.
+        times_T: seconds from the first frame.
+        width, height: of the frames the planes were made from, in pixels.
+    """
+
+    planes_T2HW: NDArray[np.float32]
+    times_T: NDArray[np.float64]
+    width: int
+    height: int
+
+
+# ---- colour ----------------------------------------------------------------------------------------------------------
+
+# Rec. ITU-R BT.709-6, item 3: E'R E'G E'B -> E'Y E'CB E'CR
+_LUMA_709 = np.array([0.2126, 0.7152, 0.0722])
+_COLOUR_709 = np.array([[-0.2126 / 1.8556, -0.7152 / 1.8556, 0.5], [0.5, -0.7152 / 1.5748, -0.0722 / 1.5748]])
+_LIMITED_LUMA = np.concatenate([_LUMA_709 * 219 / 255, [16.0]]).astype(np.float32)[None]
+LIMITED_COLOUR_SCALE = 224 / 255
+"""Size of one full-range colour-difference step in the limited range that video codecs carry."""
+_LIMITED_COLOUR = np.concatenate([_COLOUR_709 * LIMITED_COLOUR_SCALE, [[128.0], [128.0]]], axis=1)
+
+
+def _transform(image_HWC: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.asarray(cv2.transform(image_HWC, matrix.astype(np.float32)), np.float32)
+
+
+def colour_planes(frame_HWC: NDArray[np.uint8], width: int, height: int) -> NDArray[np.float32]:
+    """Cb and Cr of one sRGB frame, averaged down to `height` × `width`, full range around zero: float32 (2, H, W)."""
+    small = cv2.resize(frame_HWC.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    return np.moveaxis(_transform(small, _COLOUR_709), -1, 0)
+
+
+def fitted_size(width: int, height: int, max_side_px: int) -> tuple[int, int]:
+    """The (width, height) that keeps the aspect, with no side over `max_side_px`, and never enlarges."""
+    scale = min(1.0, max_side_px / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def colour_track(clip: Clip, max_side_px: int = 192) -> ColourTrack:
+    """The small colour planes of a decoded clip."""
+    height, width = clip.frames_THWC.shape[1:3]
+    size = fitted_size(width, height, max_side_px)
+    planes_T2HW = np.stack([colour_planes(frame_HWC, *size) for frame_HWC in clip.frames_THWC])
+    return ColourTrack(planes_T2HW, clip.times_T, width, height)
+
+
+@dataclass
+class EncoderPlanes:
+    """One frame as the encoder takes it, BT.709 limited range: uint8 luma, and colour differences not yet rounded.
+
+    Attributes:
+        luma_HW: uint8, even sides.
+        colour_2HW: float32 Cb and Cr at half resolution, centred on 128; may be changed in place before encoding.
+    """
+
+    luma_HW: NDArray[np.uint8]
+    colour_2HW: NDArray[np.float32]
+
+
+def encoder_planes(frame_HWC: NDArray[np.uint8]) -> EncoderPlanes:
+    """Split an sRGB frame for a 4:2:0 encoder. An odd last row or column is left out."""
+    height, width = (side & ~1 for side in frame_HWC.shape[:2])
+    frame_HWC = np.ascontiguousarray(frame_HWC[:height, :width])
+    luma_HW = np.asarray(cv2.transform(frame_HWC, _LIMITED_LUMA), np.uint8)
+    half = cv2.resize(frame_HWC, (width // 2, height // 2), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return EncoderPlanes(luma_HW, np.ascontiguousarray(np.moveaxis(_transform(half, _LIMITED_COLOUR), -1, 0)))
+
+
+# ---- taking in -------------------------------------------------------------------------------------------------------
+
+_IMAGE_BRANDS = (b"heic", b"heix", b"heif", b"mif1", b"msf1", b"avif", b"avis", b"crx ")
+
+
+def sniff_container(head: bytes) -> str | None:
+    """The demuxer for a file that begins with `head` (512 bytes are enough), or None for all that is not read here.
+
+    A closed list by magic number: formats that refer to other files or addresses (playlists, concat, SDP) and raw
+    formats without a magic number are not in it.
+    """
+    if head[:4] in (b"RIFF", b"RF64"):
+        return {b"WAVE": "wav", b"AVI ": "avi"}.get(head[8:12])
+    if head[4:8] == b"ftyp":
+        return None if head[8:12] in _IMAGE_BRANDS else "mov"
+    if head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return "mov"
+    for magic, demuxer in (
+        (b"fLaC", "flac"),
+        (b"OggS", "ogg"),
+        (b"\x1aE\xdf\xa3", "matroska"),
+        (b"ID3", "mp3"),
+        (b"#!AMR", "amr"),
+        (b"caff", "caf"),
+        (b".snd", "au"),
+        (b"FLV\x01", "flv"),
+        (b"\x00\x00\x01\xba", "mpeg"),
+        (b"\x00\x00\x01\xb3", "mpegvideo"),
+    ):
+        if head.startswith(magic):
+            return demuxer
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "aiff"
+    if len(head) > 188 and head[0] == 0x47 and head[188] == 0x47:
+        return "mpegts"
+    if len(head) > 3 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:
+        return "aac" if head[1] & 0xF6 == 0xF0 else "mp3"
+    return None
+
+
+@contextmanager
+def _opened(source: bytes | Path, limits: MediaLimits, wanted: str) -> Iterator[Any]:
+    """An open input container; FFmpeg's complaints, also those raised while decoding, leave here as ours."""
+    num_bytes = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if num_bytes == 0:
+        raise EmptyInputError(f"The {wanted} file is empty (0 bytes). Send the file again.")
+    if num_bytes > limits.max_bytes:
+        raise InputTooLargeError("bytes", num_bytes, limits.max_bytes)
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        head = file.read(512)
+        file.seek(0)
+        demuxer = sniff_container(head)
+        if demuxer is None:
+            raise UnsupportedMediaError(
+                f"The file is not a {wanted} file that is read here. Send "
+                + ("WAV, FLAC, MP3, M4A/AAC, Ogg or AIFF." if wanted == "sound" else "MP4/MOV, WebM/MKV, AVI or MPEG.")
+            )
+        try:
+            with av.open(
+                file,
+                format=demuxer,
+                metadata_errors="ignore",
+                # Nothing that a file says may make FFmpeg open another file or address.
+                options={"protocol_whitelist": "", "enable_drefs": "0", "use_absolute_path": "0"},
+            ) as container:
+                yield container
+        except (av.error.FFmpegError, EOFError) as exc:
+            raise UnreadableMediaError(
+                f"The {wanted} file is damaged or cut short ({type(exc).__name__}). Export it again and resend it."
+            ) from exc
+
+
+def _declared_duration_s(container: Any) -> float | None:
+    return container.duration / 1e6 if container.duration else None
+
+
+def _moving_picture(container: Any) -> Any | None:
+    """The first video stream that is not a cover picture."""
+    for stream in container.streams.video:
+        if not (stream.disposition & stream.disposition.attached_pic):
+            return stream
+    return None
+
+
+def _check_codec(stream: Any, allowed: frozenset[str]) -> None:
+    name = stream.codec_context.name if stream.codec_context is not None else "unknown"
+    if name not in allowed and not (stream.type == "audio" and name.startswith("pcm_")):
+        raise UnsupportedMediaError(
+            f"The {stream.type} track is coded as {name}, which is not read here. Export it as H.264 or AAC."
+        )
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a file says about itself; unverified, nothing is decoded."""
+
+    container: str
+    unverified_duration_s: float | None
+    video: tuple[str, int, int, float] | None  # codec, width, height, frames per second
+    audio: tuple[str, int, int] | None  # codec, samples per second, channels
+
+
+def probe(source: bytes | Path, limits: MediaLimits = CLIP_LIMITS) -> MediaInfo:
+    """What `source` claims to hold, without decoding it. Raises as `decode_clip` does."""
+    with _opened(source, limits, "video") as container:
+        picture = _moving_picture(container)
+        sounds = container.streams.audio
+        return MediaInfo(
+            container.format.name,
+            _declared_duration_s(container),
+            (picture.codec_context.name, picture.width, picture.height, float(picture.average_rate or 0))
+            if picture
+            else None,
+            (sounds[0].codec_context.name, sounds[0].rate, sounds[0].channels) if sounds else None,
+        )
+
+
+class _SoundCollector:
+    """Gathers the frames of one sound track as mono float32 at one rate, within the limits."""
+
+    def __init__(self, stream: Any, rate_hz: int, limits: MediaLimits) -> None:
+        _check_codec(stream, _AUDIO_CODECS)
+        if stream.channels > limits.max_channels:
+            raise InputTooLargeError("channels", stream.channels, limits.max_channels)
+        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
+        self._rate_hz, self._limits = rate_hz, limits
+        self._parts: list[NDArray[np.float32]] = []
+        self._num_samples = 0
+        self.start_s: float | None = None
+
+    def add(self, frame: Any) -> None:
+        if frame.format.name.startswith(("flt", "dbl")) and not np.isfinite(frame.to_ndarray()).all():
+            raise UnreadableMediaError(
+                "The sound holds samples that are not numbers (NaN or infinity). Export it as 16-bit PCM and resend it."
+            )
+        if self.start_s is None:
+            self.start_s = frame.time or 0.0
+        frame.pts = None  # the samples are contiguous; stamps that jump must not make the resampler invent silence
+        self._take(frame)
+
+    def _take(self, frame: Any) -> None:
+        for part in self._resampler.resample(frame):
+            samples_N = np.asarray(part.to_ndarray(), np.float32).reshape(-1)
+            self._parts.append(samples_N)
+            self._num_samples += len(samples_N)
+            if self._num_samples > self._limits.max_duration_s * self._rate_hz:
+                raise InputTooLongError(self._num_samples / self._rate_hz, self._limits.max_duration_s)
+
+    def sound(self) -> Sound:
+        if self._parts:
+            self._take(None)
+        samples_N = np.concatenate(self._parts) if self._parts else np.empty(0, np.float32)
+        return Sound(np.clip(samples_N, -1.0, 1.0).astype(np.float32), self._rate_hz)
+
+
+def decode_sound(source: bytes, limits: MediaLimits = SPEECH_LIMITS, *, rate_hz: int = SPEECH_RATE_HZ) -> Sound:
+    """Take in speech: any listed container, codec, rate and channel count becomes mono at `rate_hz`.
+
+    Args:
+        source: the whole file.
+        limits: bounds on bytes, seconds and channels.
+        rate_hz: the rate to resample to.
+    Returns: a sound that is longer than nothing and louder than silence.
+    Raises:
+        EmptyInputError, InputTooLargeError, InputTooLongError, UnsupportedMediaError (also for a video file, whose
+        sound has to be extracted first), UnreadableMediaError (damaged, cut short, samples that are not numbers),
+        NoAudioTrackError, SilentSoundError.
+    """
+    with _opened(source, limits, "sound") as container:
+        # (1) one sound track, no moving picture
+        if _moving_picture(container) is not None:
+            raise UnsupportedMediaError(
+                "This is a video file, and speech was expected. Extract its sound track (WAV, FLAC, M4A) and send it."
+            )
+        if not container.streams.audio:
+            raise NoAudioTrackError("The file holds no sound track. Send a recording of the speech.")
+        # (2) what it says about its length, before anything is decoded
+        declared_s = _declared_duration_s(container)
+        if declared_s is not None and declared_s > limits.max_duration_s:
+            raise InputTooLongError(declared_s, limits.max_duration_s)
+        # (3) decode; the limits hold for what is really there, too
+        stream = container.streams.audio[0]
+        collector = _SoundCollector(stream, rate_hz, limits)
+        for frame in container.decode(stream):
+            collector.add(frame)
+        sound = collector.sound()
+        exact_header = container.format.name in ("wav", "flac", "aiff", "au") or "mp4" in container.format.name
+    # (4) plausible as speech
+    if len(sound.samples_N) == 0:
+        raise EmptyInputError("The sound track holds no samples. Record the speech again.")
+    if exact_header and declared_s is not None and sound.duration_s < 0.98 * declared_s - 0.25:
+        raise UnreadableMediaError(
+            f"The sound ends after {sound.duration_s:.2f} s of {declared_s:.2f} s: the file is cut short. Send it all."
+        )
+    if isinstance(source, bytes) and _wav_is_cut_short(source):
+        raise UnreadableMediaError("The WAV file is shorter than its header says: it is cut short. Send all of it.")
+    if float(np.abs(sound.samples_N).max()) < _SILENCE_PEAK:
+        raise SilentSoundError("The sound is silent. Check the microphone and record the speech again.")
+    return sound
+
+
+def _wav_is_cut_short(source: bytes) -> bool:
+    """Whether the data chunk of a RIFF/WAVE file announces more bytes than there are (streamed files announce none)."""
+    if source[:4] != b"RIFF" or source[8:12] != b"WAVE":
+        return False
+    offset = 12
+    while offset + 8 <= len(source):
+        size = int.from_bytes(source[offset + 4 : offset + 8], "little")
+        if source[offset : offset + 4] == b"data":
+            return size < 0x7FFF0000 and offset + 8 + size > len(source) + 1
+        offset += 8 + size + (size & 1)
+    return False
+
+
+@dataclass(frozen=True)
+class _VideoTrack:
+    """A video stream that passed the checks on what it says about itself."""
+
+    stream: Any
+    limits: MediaLimits
+
+    @classmethod
+    def of(cls, container: Any, limits: MediaLimits, stop_after_s: float) -> _VideoTrack:
+        stream = _moving_picture(container)
+        if stream is None:
+            raise NoVideoTrackError("The file holds no moving picture. Send a video file.")
+        _check_codec(stream, _VIDEO_CODECS)
+        declared_s = _declared_duration_s(container)
+        if math.isinf(stop_after_s) and declared_s is not None and declared_s > limits.max_duration_s:
+            raise InputTooLongError(declared_s, limits.max_duration_s)
+        track = cls(stream, limits)
+        track.check_size(stream.width, stream.height)
+        stream.thread_type = "AUTO"
+        return track
+
+    def check_size(self, width: int, height: int) -> None:
+        if width * height > self.limits.max_pixels:
+            raise InputTooLargeError("pixels per frame", width * height, self.limits.max_pixels)
+        if max(width, height) > self.limits.max_side_px:
+            raise InputTooLargeError("pixels along one side", max(width, height), self.limits.max_side_px)
+
+
+def _matrix(frame: Any) -> str:
+    """The YCbCr matrix of a decoded frame; without a tag, as players assume: BT.709 for HD, BT.601 below."""
+    if frame.colorspace == 1 or (frame.colorspace == 2 and frame.height >= 720):
+        return "ITU709"
+    return "ITU601"
+
+
+def _seconds(frame: Any, fallback_s: float) -> float:
+    return float(frame.pts * frame.time_base) if frame.pts is not None and frame.time_base else fallback_s
+
+
+def decode_clip(
+    source: bytes | Path,
+    limits: MediaLimits = CLIP_LIMITS,
+    *,
+    fit_within_px: int | None = None,
+    stop_after_s: float = math.inf,
+    sound_rate_hz: int = SPEECH_RATE_HZ,
+) -> Clip:
+    """Decode a video file of any listed kind.
+
+    Args:
+        source: the whole file, or where it lies.
+        limits: bounds on bytes, seconds, pixels, frames and decoded bytes.
+        fit_within_px: shrink frames so that no side is longer than this.
+        stop_after_s: leave out what shows later than this.
+        sound_rate_hz: the rate of the returned sound.
+    Returns: upright frames at their time stamps, with the first sound track shifted so that both start together.
+    Raises: EmptyInputError, InputTooLargeError, InputTooLongError, UnsupportedMediaError, UnreadableMediaError,
+        NoVideoTrackError.
+    """
+    frames: list[NDArray[np.uint8]] = []
+    times: list[float] = []
+    with _opened(source, limits, "video") as container:
+        track = _VideoTrack.of(container, limits, stop_after_s)
+        streams = [track.stream]
+        collector: _SoundCollector | None = None
+        if container.streams.audio:
+            collector = _SoundCollector(container.streams.audio[0], sound_rate_hz, limits)
+            streams.append(container.streams.audio[0])
+        mean_rate_hz = float(track.stream.average_rate or 25)
+        size: tuple[int, int] | None = None
+        for frame in container.decode(*streams):
+            if isinstance(frame, av.AudioFrame):
+                if collector is not None:
+                    collector.add(frame)
+                continue
+            time_s = _seconds(frame, times[-1] + 1 / mean_rate_hz if times else 0.0)
+            if times and time_s - times[0] >= stop_after_s:
+                break
+            track.check_size(frame.width, frame.height)
+            if size is None:
+                size = fitted_size(frame.width, frame.height, fit_within_px or limits.max_side_px)
+            if len(frames) >= limits.max_frames:
+                raise InputTooLargeError("frames", len(frames) + 1, limits.max_frames)
+            if (len(frames) + 1) * size[0] * size[1] * 3 > limits.max_decoded_bytes:
+                raise InputTooLargeError(
+                    "bytes when decoded", (len(frames) + 1) * size[0] * size[1] * 3, limits.max_decoded_bytes
+                )
+            rgb = frame.reformat(
+                *size,
+                format="rgb24",
+                src_colorspace=_matrix(frame),
+                interpolation="AREA" if fit_within_px else "BILINEAR",
+            )
+            frames.append(_upright(rgb.to_ndarray(), frame.rotation))
+            times.append(time_s)
+            if time_s - times[0] > limits.max_duration_s:
+                raise InputTooLongError(time_s - times[0], limits.max_duration_s)
+        sound = collector.sound() if collector is not None and collector.start_s is not None else None
+    if not frames:
+        raise UnreadableMediaError("No frame of the video could be decoded. Export it again and resend it.")
+    order = np.argsort(times, kind="stable")
+    times_T = np.asarray(times)[order]
+    if (np.diff(order) < 0).any():
+        frames = [frames[i] for i in order]
+    if sound is not None and collector is not None and collector.start_s is not None:
+        sound = _shifted(sound, collector.start_s - float(times_T[0]), times_T[-1] - times_T[0] + 1 / mean_rate_hz)
+    times_T = times_T - times_T[0]
+    rate_hz = (len(times_T) - 1) / times_T[-1] if len(times_T) > 1 and times_T[-1] > 0 else mean_rate_hz
+    return Clip(np.stack(frames), float(rate_hz), sound, times_T)
+
+
+def decode_colour_track(
+    source: bytes | Path,
+    limits: MediaLimits = CLIP_LIMITS,
+    *,
+    max_side_px: int = 192,
+    stop_after_s: float = math.inf,
+) -> ColourTrack:
+    """Decode no more of a video file than the reader of the invisible mark needs: small colour planes, 16 bits deep.
+
+    Faster than `decode_clip` followed by `colour_track`, and flat in memory. Raises as `decode_clip` does.
+    """
+    planes: list[NDArray[np.float32]] = []
+    times: list[float] = []
+    with _opened(source, limits, "video") as container:
+        track = _VideoTrack.of(container, limits, stop_after_s)
+        mean_rate_hz = float(track.stream.average_rate or 25)
+        size: tuple[int, int] | None = None
+        width = height = 0
+        for frame in container.decode(track.stream):
+            time_s = _seconds(frame, times[-1] + 1 / mean_rate_hz if times else 0.0)
+            if times and time_s - times[0] >= stop_after_s:
+                break
+            track.check_size(frame.width, frame.height)
+            if size is None:
+                width, height = frame.width, frame.height
+                size = fitted_size(width, height, max_side_px)
+            if len(times) >= limits.max_frames:
+                raise InputTooLargeError("frames", len(times) + 1, limits.max_frames)
+            if time_s - (times[0] if times else time_s) > limits.max_duration_s:
+                raise InputTooLongError(time_s - times[0], limits.max_duration_s)
+            small = frame.reformat(*size, format="yuv444p16le", interpolation="AREA").to_ndarray()
+            full_range = frame.color_range == 2 or frame.format.name.startswith(("yuvj", "rgb", "gbr"))
+            step = 256.0 * (1.0 if full_range else LIMITED_COLOUR_SCALE)
+            colour_HW2 = _upright((small[..., 1:].astype(np.float32) - 32768.0) / step, frame.rotation)
+            planes.append(np.moveaxis(colour_HW2, -1, 0))
+            times.append(time_s)
+            if frame.rotation % 180 and len(planes) == 1:
+                width, height = height, width
+    if not planes:
+        raise UnreadableMediaError("No frame of the video could be decoded. Export it again and resend it.")
+    order = np.argsort(times, kind="stable")
+    times_T = np.asarray(times)[order]
+    return ColourTrack(np.stack(planes)[order], times_T - times_T[0], width, height)
+
+
+def _upright(image: NDArray[Any], rotation_deg: int) -> NDArray[Any]:
+    """Apply the display matrix that phones write instead of turning the pixels."""
+    quarter_turns = round(rotation_deg / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def _shifted(sound: Sound, late_by_s: float, duration_s: float) -> Sound:
+    """Bring a sound that starts `late_by_s` after the picture into step with it, and drop what outlasts it by far."""
+    offset = round(late_by_s * sound.rate_hz)
+    samples_N = sound.samples_N[-offset:] if offset < 0 else np.pad(sound.samples_N, (offset, 0))
+    return Sound(samples_N[: math.ceil((duration_s + 1.0) * sound.rate_hz)], sound.rate_hz)
+
+
+# ---- giving out ------------------------------------------------------------------------------------------------------
+
+
+def encode_sound_wav(sound: Sound) -> bytes:
+    """The sound as a 16-bit PCM WAV file; the same samples always give the same bytes."""
+    samples_N = np.round(np.clip(sound.samples_N, -1.0, 1.0) * 32767).astype("<i2")
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sound.rate_hz)
+        file.writeframes(samples_N.tobytes())
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class VideoCoding:
+    """How frames are coded. The default is what is delivered: H.264, visually lossless, fast to start playing."""
+
+    codec: ProgressiveCodec = "libx264"
+    crf: int = 18
+    preset: str = "veryfast"
+    sound_bit_rate: int = 128_000
+    num_threads: int = 0
+
+    def options(self) -> dict[str, str]:
+        options = {"crf": str(self.crf)}
+        if self.codec == "libvpx-vp9":
+            return options | {"b": "0", "deadline": "realtime", "cpu-used": "6"}
+        options["preset"] = self.preset
+        if self.codec == "libx265":
+            options["x265-params"] = "log-level=none"
+        return options
+
+
+class VideoEncoder:
+    """Writes one MP4 file, frame by frame, with its sound interleaved as the picture goes: memory stays flat.
+
+    Use as a context manager. Leaving it by an exception closes the file without finishing it; what lies at `dst` is
+    then not playable, and it is the caller's to remove (`mark.produce` does).
+
+    Args:
+        dst: an MP4 file to write.
+        width, height: of the frames, in pixels; an odd side loses its last line.
+        rate_hz: frames per second.
+        sound: the sound track, or None.
+        coding: codec and quality.
+    """
+
+    def __init__(
+        self,
+        dst: Path,
+        *,
+        width: int,
+        height: int,
+        rate_hz: float,
+        sound: Sound | None,
+        coding: VideoCoding | None = None,
+    ) -> None:
+        coding = coding or VideoCoding()
+        self._width, self._height = width & ~1, height & ~1
+        self._rate = Fraction(rate_hz).limit_denominator(60_000)
+        self._num_frames = 0
+        self._sound_sent = 0
+        self._closed = False
+        try:
+            self._container: Any = av.open(str(dst), "w", format="mp4", options={"movflags": "+faststart"})
+            video: Any = self._container.add_stream(coding.codec, rate=self._rate, options=coding.options())
+            video.width, video.height, video.pix_fmt = self._width, self._height, "yuv420p"
+            video.codec_context.time_base = 1 / self._rate
+            video.codec_context.thread_count = coding.num_threads
+            # BT.709 primaries, transfer and matrix, limited range: written into the stream, so no player guesses.
+            video.codec_context.color_primaries = video.codec_context.color_trc = video.codec_context.colorspace = 1
+            video.codec_context.color_range = 1
+            self._video = video
+            self._audio: Any = None
+            if sound is not None:
+                self._sound = sound.resampled(DELIVERY_SOUND_RATE_HZ)
+                self._audio = self._container.add_stream("aac", rate=DELIVERY_SOUND_RATE_HZ, layout="mono")
+                self._audio.bit_rate = coding.sound_bit_rate
+        except (av.error.FFmpegError, OSError) as exc:
+            raise EncodingError(f"The video file could not be opened for writing ({type(exc).__name__}).") from exc
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+        elif not self._closed:
+            self._closed = True
+            # The file is given up: the exception that brought us here is the one to show.
+            with suppress(av.error.FFmpegError, OSError):
+                self._container.close()
+
+    @property
+    def num_frames(self) -> int:
+        return self._num_frames
+
+    def write_planes(self, planes: EncoderPlanes) -> None:
+        """Append one frame given as `encoder_planes` makes them."""
+        colour_2HW = np.clip(np.rint(planes.colour_2HW), 0, 255).astype(np.uint8)
+        packed = np.concatenate([planes.luma_HW.reshape(-1), colour_2HW.reshape(-1)])
+        frame = av.VideoFrame.from_ndarray(packed.reshape(self._height * 3 // 2, self._width), format="yuv420p")
+        frame.pts, frame.time_base = self._num_frames, 1 / self._rate
+        frame.colorspace, frame.color_range = 1, 1
+        self._mux(self._video, frame)
+        self._num_frames += 1
+        if self._audio is not None:
+            self._send_sound(math.ceil(self._num_frames / self._rate * DELIVERY_SOUND_RATE_HZ))
+
+    def write(self, frame_HWC: NDArray[np.uint8]) -> None:
+        """Append one sRGB frame."""
+        self.write_planes(encoder_planes(frame_HWC))
+
+    def finish(self) -> None:
+        """Append what is left of the sound, and complete the file."""
+        if self._closed:
+            return
+        if self._audio is not None:
+            self._send_sound(len(self._sound.samples_N))
+            self._mux(self._audio, None)
+        self._mux(self._video, None)
+        self._closed = True
+        try:
+            self._container.close()
+        except (av.error.FFmpegError, OSError) as exc:
+            raise EncodingError(f"The video file could not be completed ({type(exc).__name__}).") from exc
+
+    def _send_sound(self, end: int) -> None:
+        end = min(end, len(self._sound.samples_N))
+        if end <= self._sound_sent:
+            return
+        chunk_N = np.ascontiguousarray(self._sound.samples_N[self._sound_sent : end])
+        frame = av.AudioFrame.from_ndarray(chunk_N[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = DELIVERY_SOUND_RATE_HZ, self._sound_sent
+        frame.time_base = Fraction(1, DELIVERY_SOUND_RATE_HZ)
+        self._sound_sent = end
+        self._mux(self._audio, frame)
+
+    def _mux(self, stream: Any, frame: Any) -> None:
+        try:
+            for packet in stream.encode(frame):
+                self._container.mux(packet)
+        except (av.error.FFmpegError, OSError) as exc:
+            raise EncodingError(f"The encoder could not write the video ({type(exc).__name__}).") from exc
+
+
+def encode_clip(clip: Clip, dst: Path, coding: VideoCoding | None = None) -> None:
+    """Write a whole clip at its mean rate. Unmarked: `mark.produce` is what delivers."""
+    height, width = clip.frames_THWC.shape[1:3]
+    with VideoEncoder(
+        dst, width=width, height=height, rate_hz=clip.rate_hz, sound=clip.sound, coding=coding
+    ) as encoder:
+        for frame_HWC in clip.frames_THWC:
+            encoder.write(frame_HWC)
