@@ -1,0 +1,73 @@
+"""The other side of `api.engine.process`: the loop that an engine process runs.
+
+A thread reads the socket all the time. When the gateway dies, however it dies, that thread sees the end of the stream
+and ends the process at once, so that no orphan goes on working without a gateway that could log what it does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+from api.engine.wire import ConnectionLostError, Message, receive, send
+
+Progress = Callable[[float], None]
+Handler = Callable[[Message, Progress], Message]
+
+logger = logging.getLogger("placet.engine")
+
+
+def connect(argv: list[str]) -> socket.socket:
+    """The socket whose number is the only argument."""
+    if len(argv) != 2 or not argv[1].isdigit():
+        sys.exit("This module is started by the service, not by hand.")
+    return socket.socket(fileno=int(argv[1]))
+
+
+def serve(connection: socket.socket, prepare: Callable[[Message], Handler]) -> None:
+    """Greet, then answer jobs one by one until the gateway is gone.
+
+    Args:
+        prepare: gets the hello message, loads what is needed and returns the handler of jobs.
+    """
+    inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()
+    try:
+        handler = prepare(inbox.get())
+    except Exception as error:
+        logger.exception("engine process could not start")
+        send(connection, describe(error))
+        return
+    send(connection, {"type": "ready"})
+    while True:
+        message = inbox.get()
+        try:
+            result = handler(message, lambda fraction: send(connection, {"type": "progress", "fraction": fraction}))
+            send(connection, {**result.header, "type": "result"}, result.attachments)
+        except ConnectionLostError:
+            return
+        except Exception as error:
+            if not hasattr(error, "code"):
+                logger.exception("job failed")
+            send(connection, describe(error))
+
+
+def describe(error: Exception) -> dict[str, str]:
+    """An error as a message: our own with code and sentence, a foreign one without its internals."""
+    code = getattr(error, "code", None)
+    if isinstance(code, str):
+        return {"type": "error", "code": code, "sentence": str(error)}
+    return {"type": "error", "code": "engine.failed", "sentence": "The engine failed on this input: tell the operator."}
+
+
+def _read(connection: socket.socket, inbox: queue.SimpleQueue[Message]) -> None:
+    while True:
+        try:
+            inbox.put(receive(connection))
+        except Exception:
+            os._exit(0)

@@ -1,0 +1,200 @@
+"""Where untrusted bytes are decoded: every upload in a child process of its own, with limits that hold.
+
+This process imports the decoders once and then forks for each upload. The fork may take so much address space,
+processor time and wall-clock time, may write no file, and is thrown away afterwards, whatever the bytes did to it.
+
+    gateway --job--> intake process --fork--> limited child --normalised bytes or error--> intake process --> gateway
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import io
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+import wave
+from pathlib import Path
+from typing import Any
+
+from api.engine.child import connect, describe
+from api.engine.process import EngineProcess
+from api.engine.wire import ConnectionLostError, Message, ProtocolError, receive, send
+from api.errors import IntakeError
+from api.settings import Settings
+
+PORTRAIT = "portrait"
+SPEECH = "speech"
+
+
+class IntakeCrashedError(IntakeError):
+    """The decoder died on these bytes, or took more memory or time than it may."""
+
+    code = "intake.limits"
+
+
+# -- gateway side
+
+
+class Intake:
+    """Hands uploads to the intake process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.process = EngineProcess("api.engine.intake", self._hello)
+
+    def portrait(self, data: bytes) -> tuple[bytes, dict[str, Any]]:
+        """Normalised PNG and what was seen in it. Raises RemoteError with a `portrait.*` or `intake.*` code."""
+        answer = self._call(PORTRAIT, data)
+        return answer.attachments["data"], answer.header["summary"]
+
+    def speech(self, data: bytes) -> tuple[bytes, float]:
+        """16 kHz mono PCM16 WAV and its duration in seconds. Raises RemoteError with a `speech.*`/`media.*` code."""
+        answer = self._call(SPEECH, data)
+        return answer.attachments["data"], float(answer.header["summary"]["duration_s"])
+
+    def _call(self, kind: str, data: bytes) -> Message:
+        wall_s = self._settings.intake_wall_s + 10.0  # the intake process itself watches the limit
+        return self.process.call({"kind": kind}, {"data": data}, wall_s=wall_s)
+
+    def _hello(self) -> Message:
+        chosen = self._settings
+        return Message(
+            {
+                "memory_bytes": chosen.intake_memory_bytes,
+                "cpu_s": chosen.intake_cpu_s,
+                "wall_s": chosen.intake_wall_s,
+                "max_speech_s": chosen.max_speech_s,
+            }
+        )
+
+
+# -- intake process
+
+
+def main() -> None:
+    """Loop of the intake process: read a job, fork, watch, answer."""
+    connection = connect(sys.argv)
+    limits = receive(connection).header
+    _import_decoders()
+    send(connection, {"type": "ready"})
+    while True:
+        try:
+            job = receive(connection)
+        except ConnectionLostError:
+            return
+        answer = _in_child(job, limits, connection)
+        send(connection, answer.header, answer.attachments)
+
+
+def _import_decoders() -> None:
+    import generator.portrait
+    import generator.speech  # noqa: F401
+
+
+def _in_child(job: Message, limits: dict[str, Any], gateway: socket.socket) -> Message:
+    """Fork, run the job in the fork under limits, and return its answer, or what became of it."""
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            ours.close()
+            gateway.close()
+            _limit(limits)
+            try:
+                header, data = _decode(str(job.header["kind"]), job.attachments["data"], limits)
+                send(theirs, {"type": "result", "summary": header}, {"data": data})
+            except MemoryError:
+                send(theirs, describe(_crashed("needs more memory than it may take")))
+            except Exception as error:
+                send(theirs, describe(error))
+            status = 0
+        finally:
+            os._exit(status)
+    theirs.close()
+    with ours:
+        answer = _await_answer(ours, gateway, pid, time.monotonic() + float(limits["wall_s"]))
+    os.waitpid(pid, 0)
+    return answer
+
+
+def _await_answer(ours: socket.socket, gateway: socket.socket, pid: int, deadline_s: float) -> Message:
+    try:
+        while True:
+            remaining_s = deadline_s - time.monotonic()
+            if remaining_s <= 0:
+                raise TimeoutError
+            readable, _, _ = select.select([ours, gateway], [], [], remaining_s)
+            if ours in readable:
+                ours.settimeout(max(0.1, remaining_s))
+                return receive(ours)
+            if gateway in readable and not gateway.recv(1, socket.MSG_PEEK):
+                os.kill(pid, signal.SIGKILL)
+                os._exit(0)
+    except TimeoutError:
+        return Message(dict(describe(_crashed("takes longer than it may"))))
+    except (ConnectionLostError, ProtocolError):
+        return Message(dict(describe(_crashed("needs more memory or time than it may take, or breaks the decoder"))))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _crashed(what: str) -> IntakeCrashedError:
+    return IntakeCrashedError(f"Decoding this file {what}: send a smaller file in a common format.")
+
+
+def _limit(limits: dict[str, Any]) -> None:
+    """Take from this process what decoding does not need."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: die with the intake process
+    address_space = _address_space_bytes() + int(limits["memory_bytes"])
+    cpu_s = int(time.process_time() + float(limits["cpu_s"])) + 1
+    for name, value in (
+        (resource.RLIMIT_AS, address_space),
+        (resource.RLIMIT_CPU, cpu_s),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(name, (value, value))
+
+
+def _address_space_bytes() -> int:
+    """What the idle process has mapped already; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def _decode(kind: str, data: bytes, limits: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    if kind == PORTRAIT:
+        return _decode_portrait(data)
+    return _decode_speech(data)
+
+
+def _decode_portrait(data: bytes) -> tuple[dict[str, Any], bytes]:
+    from generator.portrait import locate_face, normalise_portrait
+
+    png = normalise_portrait(data)
+    return {"sha256": hashlib.sha256(png).hexdigest()}, png
+
+
+def _decode_speech(data: bytes) -> tuple[dict[str, Any], bytes]:
+    from generator.speech import normalise_speech
+
+    wav = normalise_speech(data)
+    with wave.open(io.BytesIO(wav)) as opened:
+        duration_s = opened.getnframes() / opened.getframerate()
+    return {"duration_s": duration_s}, wav
+
+
+if __name__ == "__main__":
+    main()

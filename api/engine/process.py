@@ -1,0 +1,156 @@
+"""A long-lived engine process, seen from the gateway: started when needed, one job at a time, restarted if it dies."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from api.engine.wire import ConnectionLostError, Message, ProtocolError, receive, send
+from api.errors import EngineError, RemoteError
+
+logger = logging.getLogger("placet.engine")
+
+
+class EngineTimeoutError(EngineError):
+    """The process did not answer in time and was stopped."""
+
+    code = "engine.timeout"
+
+
+class EngineDiedError(EngineError):
+    """The process ended in the middle of a job."""
+
+    code = "engine.died"
+
+
+class EngineProcess:
+    """Handle of `python -m <module> <fd>`.
+
+    Args:
+        module: what to run; it speaks `api.engine.wire` on the socket whose number it is given.
+        hello: builds the first message, with what the process needs to know.
+    """
+
+    def __init__(self, module: str, hello: Callable[[], Message]) -> None:
+        self._module = module
+        self._hello = hello
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: socket.socket | None = None
+        self._job = threading.Lock()
+        self._closed = False
+        self.num_starts = 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process is there now."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, where it runs."""
+        return self._process.pid if self._process is not None and self.is_running else None
+
+    def start(self, timeout_s: float = 120.0) -> None:
+        """Start the process, if it does not run, and wait until it is ready."""
+        with self._job:
+            self._ensure(timeout_s)
+
+    def call(
+        self,
+        header: Mapping[str, Any],
+        attachments: Mapping[str, bytes] | None = None,
+        *,
+        wall_s: float,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Message:
+        """Have one job done.
+
+        Args:
+            wall_s: the process is stopped if it says nothing at all for this long.
+            on_progress: told a fraction 0..1 now and then.
+        Raises:
+            RemoteError: the job failed with one of our errors.
+            EngineTimeoutError, EngineDiedError: the process is gone; the next call starts another.
+        """
+        with self._job:
+            connection = self._ensure(120.0)
+            connection.settimeout(wall_s)
+            try:
+                send(connection, header, attachments)
+                while True:
+                    message = receive(connection)
+                    match message.header.get("type"):
+                        case "progress":
+                            if on_progress is not None:
+                                on_progress(float(message.header["fraction"]))
+                        case "result":
+                            return message
+                        case "error":
+                            raise RemoteError(str(message.header["code"]), str(message.header["sentence"]))
+                        case _:
+                            raise ProtocolError("The engine process sent an unknown message.")
+            except TimeoutError as exc:
+                self._stop()
+                raise EngineTimeoutError("The job took too long and was stopped: try a shorter input.") from exc
+            except ConnectionLostError as exc:
+                self._stop()
+                raise EngineDiedError("The engine stopped in the middle of the job: try again.") from exc
+            except ProtocolError:
+                self._stop()
+                raise
+
+    def close(self) -> None:
+        """Stop the process for good."""
+        self._closed = True
+        self._stop()
+
+    def _ensure(self, timeout_s: float) -> socket.socket:
+        if self._closed:
+            raise EngineError("The service is shutting down: try again later.")
+        if self._connection is not None and self.is_running:
+            return self._connection
+        self._stop()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            theirs.set_inheritable(True)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", self._module, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        self._connection = ours
+        self.num_starts += 1
+        ours.settimeout(timeout_s)
+        started_at = time.monotonic()
+        hello = self._hello()
+        try:
+            send(ours, hello.header, hello.attachments)
+            answer = receive(ours)
+        except (TimeoutError, ConnectionLostError) as exc:
+            self._stop()
+            raise EngineError("The engine process did not start: see the service's log.") from exc
+        if answer.header.get("type") != "ready":
+            self._stop()
+            raise EngineError(f"The engine process did not start: {answer.header.get('sentence', 'no reason given')}")
+        logger.info("%s ready after %.1f s", self._module, time.monotonic() - started_at)
+        return ours
+
+    def _stop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(10)
+            self._process = None

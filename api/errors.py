@@ -1,0 +1,419 @@
+"""Every error the service answers with, and the one table from error codes to HTTP status.
+
+The tree of the errors that this package raises itself, with their stable codes::
+
+    ApiError                               api
+    ├── RequestError                       request.malformed              400
+    │   ├── MissingFieldError              request.field_missing          400
+    │   ├── UnknownFieldError              request.field_unknown          400
+    │   ├── InvalidFieldError              request.field_invalid          400
+    │   ├── BodyTooLargeError              request.too_large              413
+    │   └── ContentTypeError               request.content_type           415
+    ├── TokenError                         token.* (see api.oauth.resource)  401
+    │   └── ScopeError                     token.scope                    403
+    ├── RefusedError                       render.refused                 403
+    ├── NotOwnerError                      access.not_owner               403
+    ├── NotFoundError                      not_found                      404
+    ├── ConflictError                      conflict                       409
+    ├── ChallengeError                     enrolment.challenge            409
+    ├── BusyError                          service.busy                   503
+    ├── IntakeError                        intake.*                       422
+    ├── EngineError                        engine.*                       503
+    ├── RemoteError                        (code of the error in the engine process)
+    └── StorageError                       storage                        500
+        ├── InstanceExistsError            storage.instance_exists
+        ├── InstanceMissingError           storage.instance_missing
+        ├── SchemaVersionError             storage.schema_version
+        ├── BlobNameError                  storage.blob_name
+        ├── BlobMissingError               storage.blob_missing
+        ├── BlobDamagedError               storage.blob_damaged
+        └── SealError                      storage.seal
+
+Errors of the other packages carry a `code` too; `STATUS_BY_CODE` says which status each becomes. Whatever has no row is
+an incident: logged here with an identifier, answered 500 without internals.
+"""
+
+from __future__ import annotations
+
+import http
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from policy.errors import PolicyError
+from watermark.errors import WatermarkError
+
+logger = logging.getLogger("placet.api")
+
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+INCIDENT_CODE = "internal"
+
+
+class ApiError(Exception):
+    """Base of the service's own errors: a stable code and a sentence that says what to do.
+
+    Attributes:
+        sentence: for people.
+        extras: further members of the problem document, such as `reasons` and `log_index`.
+        headers: further response headers.
+    """
+
+    code: str = "api"
+
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        extras: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.extras = dict(extras or {})
+        self.headers = dict(headers or {})
+
+
+class RequestError(ApiError):
+    """The request is not in the form that the endpoint expects."""
+
+    code = "request.malformed"
+
+
+class MissingFieldError(RequestError):
+    """A field that must be there is not."""
+
+    code = "request.field_missing"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"The field “{name}” is missing: add it to the request.")
+
+
+class UnknownFieldError(RequestError):
+    """A field that the endpoint does not know: refused, because a misspelt restriction must not be ignored."""
+
+    code = "request.field_unknown"
+
+    def __init__(self, names: Sequence[str], known: Sequence[str]) -> None:
+        super().__init__(f"Unknown field {_quoted(names)}: this endpoint takes {_quoted(known)}.")
+
+
+class InvalidFieldError(RequestError):
+    """A field has a value that cannot be used."""
+
+    code = "request.field_invalid"
+
+
+class BodyTooLargeError(RequestError):
+    """The body, or one file in it, is larger than the endpoint takes; reading stopped there."""
+
+    code = "request.too_large"
+
+    def __init__(self, what: str, limit_bytes: int) -> None:
+        super().__init__(f"{what} is larger than the limit of {limit_bytes:,} bytes: send a smaller one.")
+
+
+class ContentTypeError(RequestError):
+    """The body has a media type that the endpoint does not take."""
+
+    code = "request.content_type"
+
+    def __init__(self, expected: str) -> None:
+        super().__init__(f"Send the body with Content-Type {expected}.")
+
+
+class TokenError(ApiError):
+    """The access token was not accepted. The sentence names the check that failed, never the token."""
+
+    def __init__(self, code: str, sentence: str, *, scheme: str = "Bearer") -> None:
+        self.code = code
+        error = "" if code == "token.missing" else f', error="invalid_token", error_description="{code}"'
+        super().__init__(sentence, headers={"WWW-Authenticate": f'{scheme} realm="placet"{error}'})
+
+
+class ScopeError(ApiError):
+    """The token is good, but was not issued for this."""
+
+    code = "token.scope"
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(
+            f"This endpoint needs a token with scope {scope}: ask the token endpoint for one.",
+            headers={"WWW-Authenticate": f'Bearer realm="placet", error="insufficient_scope", scope="{scope}"'},
+        )
+
+
+class RefusedError(ApiError):
+    """The gate said no. Carries every reason and the log entry of the decision."""
+
+    code = "render.refused"
+
+
+class NotOwnerError(ApiError):
+    """The thing exists and belongs to somebody else."""
+
+    code = "access.not_owner"
+
+
+class NotFoundError(ApiError):
+    """There is no such thing."""
+
+    code = "not_found"
+
+
+class ConflictError(ApiError):
+    """The thing is in a state in which this cannot be done."""
+
+    code = "conflict"
+
+
+class ChallengeError(ApiError):
+    """The enrolment challenge is unknown, used or too old."""
+
+    code = "enrolment.challenge"
+
+
+class BusyError(ApiError):
+    """More work is waiting than the service takes on."""
+
+    code = "service.busy"
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(
+            f"Too much work is waiting: try again in {retry_after_s} seconds.",
+            headers={"Retry-After": str(retry_after_s)},
+        )
+
+
+class EngineError(ApiError):
+    """An engine process is not there, or stopped in the middle of a job."""
+
+    code = "engine.unavailable"
+
+
+class IntakeError(ApiError):
+    """Decoding an upload ran into the limits that contain it."""
+
+    code = "intake.limits"
+
+
+class RemoteError(ApiError):
+    """An error of another package, raised in an engine process and carried here by its code."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        self.code = code
+        super().__init__(sentence)
+
+
+class StorageError(ApiError):
+    """The service's own storage is not as it should be."""
+
+    code = "storage"
+
+
+class InstanceExistsError(StorageError):
+    """An instance is there already, and is never overwritten."""
+
+    code = "storage.instance_exists"
+
+
+class InstanceMissingError(StorageError):
+    """No instance was found."""
+
+    code = "storage.instance_missing"
+
+
+class SchemaVersionError(StorageError):
+    """The database was made by another version of the program."""
+
+    code = "storage.schema_version"
+
+
+class BlobNameError(StorageError):
+    """Not a blob's name."""
+
+    code = "storage.blob_name"
+
+
+class BlobMissingError(StorageError):
+    """A blob that should be there is not."""
+
+    code = "storage.blob_missing"
+
+
+class BlobDamagedError(StorageError):
+    """A blob's bytes are not what its name says."""
+
+    code = "storage.blob_damaged"
+
+
+class SealError(StorageError):
+    """A sealed blob does not open: wrong key, wrong subject, or changed bytes."""
+
+    code = "storage.seal"
+
+
+STATUS_BY_CODE: dict[str, int] = {
+    # a row per code, or per prefix of codes; the longest that fits wins
+    "request": 400,
+    "request.too_large": 413,
+    "request.content_type": 415,
+    "token": 401,
+    "token.scope": 403,
+    "render.refused": 403,
+    "access": 403,
+    "not_found": 404,
+    "conflict": 409,
+    "enrolment": 422,
+    "enrolment.challenge": 409,
+    "service.busy": 503,
+    "intake": 422,
+    "engine": 503,
+    "storage": 500,
+    # policy
+    "canonical": 422,
+    "identity": 422,
+    "keys": 500,
+    "instance": 500,
+    "policy": 500,
+    "decision": 500,
+    "statement": 422,
+    "statement.signature": 403,
+    "statement.nonce": 409,
+    "log": 503,
+    "log.not_found": 404,
+    "log.proof": 422,
+    "permit": 403,
+    "permit.ledger": 503,
+    # watermark
+    "watermark": 500,
+    "media": 422,
+    "media.too_large": 413,
+    "media.too_long": 413,
+    "media.unsupported": 415,
+    "media.encoding": 500,
+    "mark": 500,
+    "mark.invalid_id": 422,
+    "credentials": 500,
+    # generator, detector
+    "generator": 500,
+    "portrait": 422,
+    "portrait.not_an_image": 415,
+    "portrait.too_large": 413,
+    "speech": 422,
+    "controls": 422,
+    "weights": 500,
+    "grant": 403,
+    "detector": 500,
+}
+
+
+def status_of(code: str) -> int | None:
+    """HTTP status of an error code: the row of the code itself or of its longest prefix; None without a row."""
+    parts = code.split(".")
+    for length in range(len(parts), 0, -1):
+        if status := STATUS_BY_CODE.get(".".join(parts[:length])):
+            return status
+    return None
+
+
+def problem(
+    request: Request,
+    *,
+    status: int,
+    code: str,
+    detail: str,
+    extras: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+    instance: str | None = None,
+) -> JSONResponse:
+    """The one error shape: RFC 9457 with a stable `code`."""
+    body = {
+        "type": f"urn:placet:problem:{code}",
+        "title": http.HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "instance": instance or request.url.path,
+        **(extras or {}),
+    }
+    return JSONResponse(body, status, dict(headers or {}), media_type=PROBLEM_MEDIA_TYPE)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every error of every route come out as a problem document."""
+
+    @app.exception_handler(RequestValidationError)
+    def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        code, sentence = _validation_sentence(error)
+        return problem(request, status=status_of(code) or 400, code=code, detail=sentence)
+
+    @app.exception_handler(HTTPException)
+    def _http(request: Request, error: HTTPException) -> JSONResponse:
+        sentences = {
+            404: "There is nothing at this address: see /docs for the endpoints.",
+            405: f"This address does not take {request.method}: see /docs for the methods it takes.",
+        }
+        phrase = http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+        return problem(
+            request,
+            status=error.status_code,
+            code=getattr(error, "code", phrase),
+            detail=sentences.get(error.status_code, str(error.detail)),
+            headers=error.headers,
+        )
+
+    for base in (ApiError, PolicyError, WatermarkError):
+        app.add_exception_handler(base, _known)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+def _known(request: Request, error: Exception) -> JSONResponse:
+    """An error of ours: its row in the table; without one, or as a fault of our own, an incident."""
+    code = str(getattr(error, "code", ""))
+    status = status_of(code)
+    if status is None or status == 500:
+        return _unforeseen(request, error)
+    extras, headers = (error.extras, error.headers) if isinstance(error, ApiError) else ({}, {})
+    return problem(request, status=status, code=code, detail=str(error), extras=extras, headers=headers)
+
+
+def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    """An incident: everything in our log under an identifier, nothing but that identifier in the answer."""
+    incident_id = f"inc_{secrets.token_hex(8)}"
+    logger.error("incident %s: %s", incident_id, type(error).__name__, exc_info=error)
+    return problem(
+        request,
+        status=500,
+        code=INCIDENT_CODE,
+        detail=f"Something went wrong on our side: report incident {incident_id} to the operator.",
+        instance=f"urn:placet:incident:{incident_id}",
+        extras={"incident_id": incident_id},
+    )
+
+
+def _validation_sentence(error: RequestValidationError) -> tuple[str, str]:
+    """Code and sentence for the first thing that Pydantic found wrong; never repeats the value itself."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"][1:] if not isinstance(part, int)) or "body"
+    match first["type"]:
+        case "json_invalid":
+            return RequestError.code, "The body is not valid JSON: send one JSON object."
+        case "missing" if place == "body":
+            return RequestError.code, "The body is missing: send one JSON object with Content-Type application/json."
+        case "missing":
+            return MissingFieldError.code, str(MissingFieldError(place))
+        case "extra_forbidden":
+            return UnknownFieldError.code, f"Unknown field “{place}”: see /docs for the fields this endpoint takes."
+        case "model_attributes_type" | "dict_type":
+            return ContentTypeError.code, "The body must be one JSON object with Content-Type application/json."
+    return InvalidFieldError.code, f"The field “{place}” cannot be used: {first['msg']}."
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"“{name[:64]}”" for name in names) or "no fields"

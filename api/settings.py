@@ -1,0 +1,112 @@
+"""Settings of the service: the one place in the whole project that reads environment variables.
+
+Every setting is `PLACET_<NAME>` in upper case, for example `PLACET_HOME=/srv/placet`. `placet serve` and `create_app`
+take the same object, so that a test builds `Settings(home=...)` and touches no environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+Seconds = Annotated[float, Field(gt=0)]
+Bytes = Annotated[int, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """What one server needs to know. Defaults suit one machine."""
+
+    model_config = SettingsConfigDict(env_prefix="PLACET_", frozen=True, extra="ignore")
+
+    # -- where
+    home: Path = Field(Path(".placet"), description="Directory of the instance: keys, log, database, stored media.")
+    host: str = Field("127.0.0.1", description="Address that `placet serve` listens on.")
+    port: int = Field(8470, ge=0, le=65535, description="Port that `placet serve` listens on; 0 takes a free one.")
+    issuer: str = Field(
+        "",
+        description="Public base URL, as clients see it: `iss` of access tokens and prefix of their audiences. "
+        "Empty: `http://HOST:PORT`. Set it when a reverse proxy stands in front.",
+    )
+
+    # -- tokens
+    token_lifetime_s: int = Field(300, gt=0, le=300, description="Lifetime of an access token.")
+    clock_leeway_s: int = Field(5, ge=0, le=30, description="Clock difference tolerated in tokens and assertions.")
+    challenge_lifetime_s: int = Field(300, gt=0, le=3600, description="Lifetime of an enrolment challenge.")
+
+    # -- what may come in
+    max_portrait_bytes: Bytes = Field(20 * MIB, description="Largest portrait file.")
+    max_speech_bytes: Bytes = Field(64 * MIB, description="Largest speech file.")
+    max_detection_bytes: Bytes = Field(100 * MIB, description="Largest media file for detection.")
+    max_json_bytes: Bytes = Field(
+        256 * 1024, description="Largest JSON or form body, and largest text field of a form."
+    )
+    max_speech_s: Seconds = Field(600.0, description="Longest speech that is rendered.")
+    max_detection_s: Seconds = Field(60.0, description="Longest clip that the detection endpoint looks at.")
+
+    # -- intake child process, per upload
+    intake_memory_bytes: Bytes = Field(
+        2048 * MIB, description="Address space that decoding one upload may take on top of the idle process."
+    )
+    intake_cpu_s: Seconds = Field(30.0, description="Processor time that decoding one upload may take.")
+    intake_wall_s: Seconds = Field(60.0, description="Wall-clock time that decoding one upload may take.")
+
+    # -- engine
+    worker_name: str = Field("worker-1", description="Name that permits are made out to.")
+    render_queue: int = Field(16, ge=1, description="Renders that may wait; one more is answered 503 with Retry-After.")
+    render_wall_s: Seconds = Field(1800.0, description="Wall-clock time after which a silent render worker is stopped.")
+    examine_wall_s: Seconds = Field(180.0, description="Wall-clock time that one detection may take.")
+    budget_s_per_day: float = Field(600.0, ge=0, description="Seconds of video per day for a newly vetted client.")
+    threads: int = Field(
+        0, ge=0, description="Processor threads for each engine process; 0 leaves it to the libraries."
+    )
+    prewarm: bool = Field(True, description="Start the engine processes with the server, not with the first request.")
+
+    @field_validator("issuer")
+    @classmethod
+    def _issuer_is_a_base_url(cls, value: str) -> str:
+        """An issuer is an origin, optionally with a path, without query, fragment or trailing slash (RFC 8414 §2)."""
+        if not value:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
+            raise ValueError("issuer must be an http(s) URL without query and fragment")
+        if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "localhost", "::1"}:
+            raise ValueError("issuer must use https unless it is on this machine")
+        return value.rstrip("/")
+
+    @property
+    def base_url(self) -> str:
+        """The issuer, or what it defaults to."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.issuer or f"http://{host}:{self.port}"
+
+    @property
+    def database_path(self) -> Path:
+        """SQLite file with everything but the log and the media."""
+        return self.home / "placet.sqlite3"
+
+    @property
+    def blobs_dir(self) -> Path:
+        """Content-addressed store."""
+        return self.home / "blobs"
+
+    @property
+    def staging_dir(self) -> Path:
+        """Where a worker writes before the gateway publishes; emptied at every start."""
+        return self.home / "staging"
+
+    @property
+    def pki_dir(self) -> Path:
+        """C2PA signing authority."""
+        return self.home / "pki"
+
+    @property
+    def operator_key_path(self) -> Path:
+        """Private JWK of the local operator's OAuth client."""
+        return self.home / "operator.jwk"

@@ -1,0 +1,170 @@
+"""Tables. Times are seconds since the Unix epoch (UTC); identifiers are random and say nothing about a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, Float, ForeignKey, Index, Integer, LargeBinary, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+SCHEMA_VERSION = 1
+
+
+class Base(DeclarativeBase):
+    """Parent of every table."""
+
+
+class SchemaInfo(Base):
+    """One row: which version of this schema the file was made with."""
+
+    __tablename__ = "schema_info"
+    version: Mapped[int] = mapped_column(Integer, primary_key=True)
+
+
+class Client(Base):
+    """An OAuth client: a vetted researcher, platform or auditor, the operator, or a subject acting for themself."""
+
+    __tablename__ = "clients"
+    client_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))  # researcher | platform | auditor | operator | subject
+    name: Mapped[str] = mapped_column(String(200), default="")
+    org: Mapped[str] = mapped_column(String(200), default="")
+    project: Mapped[str] = mapped_column(Text, default="")
+    ethics_reference: Mapped[str] = mapped_column(String(200), default="")
+    jwks: Mapped[dict[str, Any]] = mapped_column(JSON)
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    roles: Mapped[list[str]] = mapped_column(JSON)
+    status: Mapped[str] = mapped_column(String(16), default="approved")  # approved | suspended
+    term_expires_at: Mapped[float | None] = mapped_column(Float, default=None)
+    budget_s_per_day: Mapped[float] = mapped_column(Float, default=0.0)
+    created_at: Mapped[float] = mapped_column(Float)
+    log_index: Mapped[int] = mapped_column(Integer)
+
+
+class Subject(Base):
+    """A depicted person, persona or artwork, known by pseudonym only."""
+
+    __tablename__ = "subjects"
+    subject_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    subject_class: Mapped[str] = mapped_column(String(16))
+    epoch: Mapped[int] = mapped_column(Integer, default=0)
+    public_jwk: Mapped[dict[str, Any]] = mapped_column(JSON)
+    wrapped_key: Mapped[bytes | None] = mapped_column(LargeBinary, default=None)  # gone after erasure
+    erased_at: Mapped[float | None] = mapped_column(Float, default=None)
+    created_at: Mapped[float] = mapped_column(Float)
+    log_index: Mapped[int] = mapped_column(Integer)
+    portraits: Mapped[list[Portrait]] = relationship(back_populates="subject", order_by="Portrait.created_at")
+
+
+class Portrait(Base):
+    """An enrolled portrait. The picture itself is a blob sealed under the subject's key."""
+
+    __tablename__ = "portraits"
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)  # of the normalised PNG
+    subject_id: Mapped[str] = mapped_column(ForeignKey("subjects.subject_id"), index=True)
+    sealed_blob: Mapped[str] = mapped_column(String(64))
+    summary: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[float] = mapped_column(Float)
+    subject: Mapped[Subject] = relationship(back_populates="portraits")
+
+
+class Challenge(Base):
+    """An enrolment nonce: usable once, for a few minutes."""
+
+    __tablename__ = "challenges"
+    nonce: Mapped[str] = mapped_column(String(64), primary_key=True)
+    expires_at: Mapped[float] = mapped_column(Float)
+
+
+class Consent(Base):
+    """A consent that the subject signed. The JWS is kept as it came."""
+
+    __tablename__ = "consents"
+    consent_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    subject_id: Mapped[str] = mapped_column(ForeignKey("subjects.subject_id"), index=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    jws: Mapped[str] = mapped_column(Text)
+    statement: Mapped[dict[str, Any]] = mapped_column(JSON)
+    epoch: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[float] = mapped_column(Float)
+    revoked_at: Mapped[float | None] = mapped_column(Float, default=None)
+    log_index: Mapped[int] = mapped_column(Integer)
+
+
+class Revocation(Base):
+    """A signed revocation of one consent."""
+
+    __tablename__ = "revocations"
+    revocation_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    consent_id: Mapped[str] = mapped_column(ForeignKey("consents.consent_id"), index=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    jws: Mapped[str] = mapped_column(Text)
+    epoch_after: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[float] = mapped_column(Float)
+    log_index: Mapped[int] = mapped_column(Integer)
+
+
+class Render(Base):
+    """One allowed request for a video and what became of it. Refused requests live in the log and in `uses` only."""
+
+    __tablename__ = "renders"
+    __table_args__ = (Index("renders_by_client_and_time", "client_id", "created_at"),)
+    render_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    client_id: Mapped[str] = mapped_column(ForeignKey("clients.client_id"))
+    subject_id: Mapped[str | None] = mapped_column(String(64), index=True)
+    action: Mapped[str] = mapped_column(String(16))  # render | evaluate
+    purpose: Mapped[str] = mapped_column(String(200))
+    controls: Mapped[dict[str, Any]] = mapped_column(JSON)
+    portrait_sha256: Mapped[str] = mapped_column(String(64))
+    speech_sha256: Mapped[str] = mapped_column(String(64))
+    speech_s: Mapped[float] = mapped_column(Float)
+    consent_id: Mapped[str | None] = mapped_column(ForeignKey("consents.consent_id"), index=True)
+    consent_epoch: Mapped[int] = mapped_column(Integer, default=0)
+    status: Mapped[str] = mapped_column(String(16), index=True)  # queued | running | delivered | refused | failed
+    progress: Mapped[float] = mapped_column(Float, default=0.0)
+    decision_index: Mapped[int] = mapped_column(Integer)
+    delivery_index: Mapped[int | None] = mapped_column(Integer, default=None)
+    closing_index: Mapped[int | None] = mapped_column(Integer, default=None)  # log entry of a refusal or failure
+    mark_id: Mapped[str] = mapped_column(String(16), unique=True)
+    manifest_id: Mapped[str | None] = mapped_column(String(200), default=None)
+    manifest_sha256: Mapped[str | None] = mapped_column(String(64), default=None)
+    video_sha256: Mapped[str | None] = mapped_column(String(64), index=True, default=None)
+    num_frames: Mapped[int | None] = mapped_column(Integer, default=None)
+    duration_s: Mapped[float | None] = mapped_column(Float, default=None)
+    failure_code: Mapped[str | None] = mapped_column(String(100), default=None)
+    failure_detail: Mapped[str | None] = mapped_column(Text, default=None)
+    created_at: Mapped[float] = mapped_column(Float)
+    started_at: Mapped[float | None] = mapped_column(Float, default=None)
+    finished_at: Mapped[float | None] = mapped_column(Float, default=None)
+
+
+class Mark(Base):
+    """Watermark registry: which render an id in a picture points to. Written before the first frame is marked."""
+
+    __tablename__ = "marks"
+    mark_id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    render_id: Mapped[str] = mapped_column(ForeignKey("renders.render_id"))
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class Use(Base):
+    """One log entry that concerns a subject's face: decision, refusal, delivery. What `/v1/subjects/me/uses` lists."""
+
+    __tablename__ = "uses"
+    log_index: Mapped[int] = mapped_column(Integer, primary_key=True)
+    subject_id: Mapped[str] = mapped_column(String(64), index=True)
+    kind: Mapped[str] = mapped_column(String(40))
+    org: Mapped[str] = mapped_column(String(200), default="")
+    purpose: Mapped[str] = mapped_column(String(200), default="")
+    render_id: Mapped[str | None] = mapped_column(String(64), default=None)
+    consent_id: Mapped[str | None] = mapped_column(String(64), default=None)
+    created_at: Mapped[float] = mapped_column(Float)
+
+
+class SpentId(Base):
+    """Identifiers that must not be seen twice, or again: assertion `jti`s, denied access tokens, DPoP proofs."""
+
+    __tablename__ = "spent_ids"
+    space: Mapped[str] = mapped_column(String(100), primary_key=True)
+    value: Mapped[str] = mapped_column(String(200), primary_key=True)
+    expires_at: Mapped[float] = mapped_column(Float, index=True)
