@@ -1,0 +1,81 @@
+"""Canonical JSON (RFC 8785) and SHA-256: the one byte form under every signature, hash and log entry.
+
+Pure functions. `canonical_json` writes, `parse_canonical` reads and accepts nothing but what `canonical_json` writes,
+so equal values have equal bytes and a signed text cannot be re-spelt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, NoReturn
+
+import rfc8785
+
+from policy.errors import CanonicalError
+
+MAX_DEPTH = 32
+"""Nesting beyond this is refused, so that no input can exhaust the stack."""
+
+
+def canonical_json(obj: Any) -> bytes:
+    """The RFC 8785 bytes of a JSON value.
+
+    Tuples are written as arrays. Integers beyond ±(2⁵³−1), NaN, infinities, non-string keys and lone surrogates have no
+    canonical form.
+
+    Raises: CanonicalError.
+    """
+    try:
+        return rfc8785.dumps(obj)
+    except (rfc8785.CanonicalizationError, RecursionError, UnicodeError) as exc:
+        raise CanonicalError(f"This value cannot be written as canonical JSON ({type(exc).__name__}).") from exc
+
+
+def parse_canonical(data: bytes) -> Any:
+    """The value of canonical JSON bytes.
+
+    Raises: CanonicalError: not JSON, a duplicate key, too deep, or not byte for byte the RFC 8785 form of its value.
+    """
+    depth = _depth(data)
+    if depth > MAX_DEPTH:
+        raise CanonicalError(f"JSON nested deeper than {MAX_DEPTH} levels is not accepted.")
+    try:
+        obj = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_object_without_duplicates, parse_constant=_no_constant
+        )
+    except CanonicalError:
+        raise
+    except (ValueError, RecursionError) as exc:
+        raise CanonicalError("These bytes are not JSON in UTF-8.") from exc
+    if canonical_json(obj) != data:
+        raise CanonicalError("This JSON is not in canonical form; write it as RFC 8785 says and sign again.")
+    return obj
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 in lower-case hex, the form in which content is named everywhere."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    obj = dict(pairs)
+    if len(obj) != len(pairs):
+        raise CanonicalError("A key appears twice in one JSON object.")
+    return obj
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise CanonicalError(f"{name} is not JSON.")
+
+
+def _depth(data: bytes) -> int:
+    """An upper bound of the nesting depth: brackets inside strings count too, which errs on the safe side."""
+    deepest = depth = 0
+    for byte in data:
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest

@@ -1,0 +1,283 @@
+"""Every error that the policy package raises, in one tree.
+
+    PolicyError
+    ├── CanonicalError                 canonical.invalid            not RFC 8785 JSON, or cannot be written as such
+    ├── IdentityError                  identity.invalid             an actor or identifier of the wrong form
+    ├── KeyRingError                   keys.invalid                 key files missing, damaged, or readable by others
+    ├── InstanceError                  instance.invalid             an instance directory that cannot be made or opened
+    ├── PolicySetError                 policy.invalid               Cedar files that must not be used
+    ├── ReplayError                    decision.replay              a logged decision that does not come out again
+    ├── StatementError                 statement.invalid            consent, revocation, enrolment
+    │   ├── StatementMalformedError    statement.malformed
+    │   ├── StatementTypeError         statement.type
+    │   ├── StatementKeyError          statement.key
+    │   ├── StatementSignatureError    statement.signature
+    │   ├── StatementTimeError         statement.time
+    │   ├── StatementNonceError        statement.nonce
+    │   ├── MinorRefusedError          enrolment.minor
+    │   └── AttestationError           enrolment.attestation
+    ├── LogError                       log.invalid
+    │   ├── LogUnavailableError        log.unavailable              nothing may be released until this is solved
+    │   ├── LogCorruptError            log.corrupt
+    │   ├── EntryRefusedError          log.entry_refused            too large, secret inside, wrong form
+    │   ├── EntryNotFoundError         log.not_found
+    │   ├── CheckpointError            log.checkpoint
+    │   ├── ProofError                 log.proof
+    │   └── BundleError                log.bundle
+    └── PermitError                    permit.invalid
+        ├── PermitMalformedError       permit.malformed
+        ├── PermitSignatureError       permit.signature
+        ├── PermitWorkerError          permit.worker
+        ├── PermitLifetimeError        permit.lifetime
+        ├── PermitNotYetValidError     permit.not_yet_valid
+        ├── PermitExpiredError         permit.expired
+        ├── PermitClockError           permit.clock
+        ├── PermitReusedError          permit.reused
+        ├── PermitPortraitError        permit.portrait_mismatch
+        ├── PermitSpeechError          permit.speech_mismatch
+        ├── PermitControlsError        permit.controls_mismatch
+        ├── PermitLedgerError          permit.ledger
+        └── PermitRefusedError         permit.refused               the gate will not sign one
+
+Codes are stable: clients and the log depend on them. The message is one sentence for people that says what to do,
+and never holds a key, a token or personal data.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PolicyError(Exception):
+    """Base of all errors of this package: a stable `code` and a `sentence` for people."""
+
+    code: ClassVar[str] = "policy.error"
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+class CanonicalError(PolicyError):
+    """The bytes are not canonical JSON, or the value has no canonical form."""
+
+    code = "canonical.invalid"
+
+
+class IdentityError(PolicyError):
+    """An identifier or scope of the wrong form."""
+
+    code = "identity.invalid"
+
+
+class KeyRingError(PolicyError):
+    """The key files are missing, damaged, or readable by others."""
+
+    code = "keys.invalid"
+
+
+class InstanceError(PolicyError):
+    """The instance directory cannot be made or opened."""
+
+    code = "instance.invalid"
+
+
+class PolicySetError(PolicyError):
+    """The Cedar schema or policies must not be used."""
+
+    code = "policy.invalid"
+
+
+class ReplayError(PolicyError):
+    """A logged decision cannot be repeated, or comes out differently."""
+
+    code = "decision.replay"
+
+
+class StatementError(PolicyError):
+    """A signed statement of a subject was refused."""
+
+    code = "statement.invalid"
+
+
+class StatementMalformedError(StatementError):
+    """Not a compact JWS over canonical JSON with exactly the expected fields and ranges."""
+
+    code = "statement.malformed"
+
+
+class StatementTypeError(StatementError):
+    """The header's `typ` or `alg` is not the one this statement must have."""
+
+    code = "statement.type"
+
+
+class StatementKeyError(StatementError):
+    """The key is not a P-256 or Ed25519 key of the right half."""
+
+    code = "statement.key"
+
+
+class StatementSignatureError(StatementError):
+    """The signature is not by the subject's key."""
+
+    code = "statement.signature"
+
+
+class StatementTimeError(StatementError):
+    """The statement's dates cannot be accepted now."""
+
+    code = "statement.time"
+
+
+class StatementNonceError(StatementError):
+    """The enrolment answers another challenge than the one that was given out."""
+
+    code = "statement.nonce"
+
+
+class MinorRefusedError(StatementError):
+    """Minors are never enrolled."""
+
+    code = "enrolment.minor"
+
+
+class AttestationError(StatementError):
+    """The class of the subject is not attested as it must be."""
+
+    code = "enrolment.attestation"
+
+
+class LogError(PolicyError):
+    """Base of everything about the log."""
+
+    code = "log.invalid"
+
+
+class LogUnavailableError(LogError):
+    """The log cannot be written durably; nothing may be released until it can."""
+
+    code = "log.unavailable"
+
+
+class LogCorruptError(LogError):
+    """The files do not add up to the signed checkpoint."""
+
+    code = "log.corrupt"
+
+
+class EntryRefusedError(LogError):
+    """The entry must not be logged: too large, of the wrong form, or with a secret inside."""
+
+    code = "log.entry_refused"
+
+
+class EntryNotFoundError(LogError):
+    """No such entry, tile or tree size."""
+
+    code = "log.not_found"
+
+
+class CheckpointError(LogError):
+    """A checkpoint that is malformed, of another log, or not signed by its key."""
+
+    code = "log.checkpoint"
+
+
+class ProofError(LogError):
+    """An inclusion or consistency proof that does not verify."""
+
+    code = "log.proof"
+
+
+class BundleError(LogError):
+    """An export bundle that cannot be written or read."""
+
+    code = "log.bundle"
+
+
+class PermitError(PolicyError):
+    """Base of everything about permits."""
+
+    code = "permit.invalid"
+
+
+class PermitMalformedError(PermitError):
+    """Not a permit in the one form that is issued."""
+
+    code = "permit.malformed"
+
+
+class PermitSignatureError(PermitError):
+    """Not signed by the gateway's permit key."""
+
+    code = "permit.signature"
+
+
+class PermitWorkerError(PermitError):
+    """Made out to another worker."""
+
+    code = "permit.worker"
+
+
+class PermitLifetimeError(PermitError):
+    """Valid for longer than a permit may ever be."""
+
+    code = "permit.lifetime"
+
+
+class PermitNotYetValidError(PermitError):
+    """Issued in the future, by this worker's clock."""
+
+    code = "permit.not_yet_valid"
+
+
+class PermitExpiredError(PermitError):
+    """Too late."""
+
+    code = "permit.expired"
+
+
+class PermitClockError(PermitError):
+    """The worker's clock has moved backwards."""
+
+    code = "permit.clock"
+
+
+class PermitReusedError(PermitError):
+    """Redeemed before."""
+
+    code = "permit.reused"
+
+
+class PermitPortraitError(PermitError):
+    """Another portrait than the one that was decided on."""
+
+    code = "permit.portrait_mismatch"
+
+
+class PermitSpeechError(PermitError):
+    """Another speech track than the one that was decided on."""
+
+    code = "permit.speech_mismatch"
+
+
+class PermitControlsError(PermitError):
+    """Other controls than those that were decided on."""
+
+    code = "permit.controls_mismatch"
+
+
+class PermitLedgerError(PermitError):
+    """The ledger of redeemed permits cannot be written."""
+
+    code = "permit.ledger"
+
+
+class PermitRefusedError(PermitError):
+    """The gate will not sign a permit for this ruling."""
+
+    code = "permit.refused"

@@ -1,0 +1,157 @@
+"""Signed notes and checkpoints as C2SP writes them: how the log says "this is my whole content, signed".
+
+    placet.example/log          origin, also the name of the key
+    42                          tree size
+    w1ZZ…=                      root hash, base64
+
+    — placet.example/log 3J0…=  signature: base64(key id || Ed25519 over the text before the blank line)
+
+Pure functions. Specifications: c2sp.org/signed-note, c2sp.org/tlog-checkpoint. The format is append-only: readers of
+other implementations hold copies of old checkpoints.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from policy.errors import CheckpointError
+from policy.keys import public_key_bytes
+from policy.merkle import HASH_NUM_BYTES
+
+ALGORITHM_ED25519: Final = 0x01
+MAX_NOTE_NUM_BYTES: Final = 1_000_000
+_KEY_ID_NUM_BYTES: Final = 4
+_NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,255}")
+_SIGNATURE_LINE = re.compile(r"— (?P<name>\S+) (?P<signature>\S+)\n")
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint: the state of the log that its key stands for."""
+
+    origin: str
+    size: int
+    root: bytes
+
+
+def check_key_name(name: str) -> str:
+    """The name itself, if a signed note may carry it: not empty, no white space, no plus sign.
+
+    Raises: CheckpointError.
+    """
+    if not _NAME.fullmatch(name):
+        raise CheckpointError("The name of a log must be 1 to 255 characters without spaces or plus signs.")
+    return name
+
+
+def key_id(name: str, public_key: ed25519.Ed25519PublicKey) -> bytes:
+    """SHA-256(name || 0x0A || 0x01 || public key)[:4], c2sp.org/signed-note."""
+    raw = bytes([ALGORITHM_ED25519]) + public_key_bytes(public_key)
+    return hashlib.sha256(name.encode() + b"\n" + raw).digest()[:_KEY_ID_NUM_BYTES]
+
+
+def verifier_key(name: str, public_key: ed25519.Ed25519PublicKey) -> str:
+    """The public key in the text form that other note readers take: `name+hex key id+base64(0x01 || key)`."""
+    raw = bytes([ALGORITHM_ED25519]) + public_key_bytes(public_key)
+    return f"{name}+{key_id(name, public_key).hex()}+{_b64(raw)}"
+
+
+def sign_note(text: str, name: str, key: ed25519.Ed25519PrivateKey) -> str:
+    """`text` (which ends in a newline) with one signature line by `key`."""
+    if not text.endswith("\n"):
+        raise CheckpointError("The text of a note must end in a newline.")
+    signature = key_id(name, key.public_key()) + key.sign(text.encode())
+    return f"{text}\n— {check_key_name(name)} {_b64(signature)}\n"
+
+
+def verify_note(note: bytes, name: str, public_key: ed25519.Ed25519PublicKey) -> str:
+    """The text of a note that `public_key` signed under `name`; signatures of other keys are passed over.
+
+    Raises: CheckpointError: malformed, or no valid signature by this key.
+    """
+    # (1) the outer form: UTF-8, text, blank line, signature lines (c2sp.org/signed-note, "Format")
+    if len(note) > MAX_NOTE_NUM_BYTES:
+        raise CheckpointError("The checkpoint is far too long to be one.")
+    try:
+        whole = note.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise CheckpointError("The checkpoint is not UTF-8 text.") from exc
+    head, separator, tail = whole.rpartition("\n\n")
+    text = head + "\n"
+    if not separator or not tail or any(ord(char) < 0x20 and char != "\n" for char in whole):
+        raise CheckpointError("The checkpoint is not a signed note.")
+    lines = tail.splitlines(keepends=True)
+    matches = [_SIGNATURE_LINE.fullmatch(line) for line in lines]
+    if "".join(lines) != tail or not all(matches):
+        raise CheckpointError("A signature line of the checkpoint is malformed.")
+    # (2) the line with our name and key id
+    wanted = key_id(name, public_key)
+    for match in matches:
+        assert match is not None
+        blob = _unb64(match["signature"])
+        if match["name"] != name or blob[:_KEY_ID_NUM_BYTES] != wanted:
+            continue
+        # (3) Ed25519 over the text, RFC 8032 §5.1.7
+        try:
+            public_key.verify(blob[_KEY_ID_NUM_BYTES:], text.encode())
+        except InvalidSignature as exc:
+            raise CheckpointError("The signature of the checkpoint is wrong: it was changed after signing.") from exc
+        return text
+    raise CheckpointError("The checkpoint is not signed by this log's key.")
+
+
+def checkpoint_text(origin: str, size: int, root: bytes) -> str:
+    """Body of a checkpoint, c2sp.org/tlog-checkpoint."""
+    return f"{origin}\n{size}\n{_b64(root)}\n"
+
+
+def sign_checkpoint(origin: str, size: int, root: bytes, key: ed25519.Ed25519PrivateKey) -> str:
+    """The signed checkpoint of a tree."""
+    return sign_note(checkpoint_text(origin, size, root), origin, key)
+
+
+def verify_checkpoint(note: bytes, public_key: ed25519.Ed25519PublicKey, *, origin: str | None = None) -> Checkpoint:
+    """Read a checkpoint that `public_key` signed.
+
+    Args:
+        origin: the log that it must be of; by default the one that it names (the key id binds name and key).
+    Raises: CheckpointError.
+    """
+    unverified_origin = note.split(b"\n", 1)[0].decode("utf-8", "replace")
+    name = unverified_origin if origin is None else origin
+    if unverified_origin != name:
+        raise CheckpointError("The checkpoint is of another log.")
+    # (1) signature, before anything else is read
+    text = verify_note(note, check_key_name(name), public_key)
+    # (2) origin, size, root; extension lines are not used by this log
+    lines = text.split("\n")
+    if len(lines) != 4 or not _DECIMAL.fullmatch(lines[1]):
+        raise CheckpointError("The checkpoint does not consist of origin, size and root hash.")
+    root = _unb64(lines[2])
+    if len(root) != HASH_NUM_BYTES:
+        raise CheckpointError("The root hash of the checkpoint is not 32 bytes long.")
+    return Checkpoint(origin=name, size=int(lines[1]), root=root)
+
+
+def _b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _unb64(text: str) -> bytes:
+    """Strict base64: one spelling for each value."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise CheckpointError("The checkpoint holds malformed base64.") from exc
+    if _b64(data) != text:
+        raise CheckpointError("The checkpoint holds base64 that is not in its one canonical spelling.")
+    return data
