@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import math
 import wave
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -140,20 +140,30 @@ class ColourTrack:
 # Rec. ITU-R BT.709-6, item 3: E'R E'G E'B -> E'Y E'CB E'CR
 _LUMA_709 = np.array([0.2126, 0.7152, 0.0722])
 _COLOUR_709 = np.array([[-0.2126 / 1.8556, -0.7152 / 1.8556, 0.5], [0.5, -0.7152 / 1.5748, -0.0722 / 1.5748]])
-_LIMITED_LUMA = np.concatenate([_LUMA_709 * 219 / 255, [16.0]]).astype(np.float32)[None]
 LIMITED_COLOUR_SCALE = 224 / 255
 """Size of one full-range colour-difference step in the limited range that video codecs carry."""
-_LIMITED_COLOUR = np.concatenate([_COLOUR_709 * LIMITED_COLOUR_SCALE, [[128.0], [128.0]]], axis=1)
 
 
-def _transform(image_HWC: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[np.float32]:
-    return np.asarray(cv2.transform(image_HWC, matrix.astype(np.float32)), np.float32)
+def _weighted(
+    channels: Sequence[NDArray[Any]], weights: NDArray[np.float64], offset: float, depth: int
+) -> NDArray[Any]:
+    """One linear combination of three colour channels (three times as fast as cv2.transform)."""
+    red, green, blue = channels
+    partial = cv2.addWeighted(red, weights[0], green, weights[1], offset, dtype=cv2.CV_32F)
+    if depth == cv2.CV_8U:
+        return np.asarray(cv2.addWeighted(blue.astype(np.float32), weights[2], partial, 1.0, 0.0, dtype=depth))
+    return np.asarray(cv2.scaleAdd(blue.astype(np.float32), weights[2], partial))
+
+
+def _differences(image_HWC: NDArray[Any], scale: float, centre: float) -> NDArray[np.float32]:
+    channels = cv2.split(image_HWC)
+    return np.stack([_weighted(channels, weights * scale, centre, cv2.CV_32F) for weights in _COLOUR_709])
 
 
 def colour_planes(frame_HWC: NDArray[np.uint8], width: int, height: int) -> NDArray[np.float32]:
     """Cb and Cr of one sRGB frame, averaged down to `height` × `width`, full range around zero: float32 (2, H, W)."""
     small = cv2.resize(frame_HWC.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    return np.moveaxis(_transform(small, _COLOUR_709), -1, 0)
+    return _differences(small, 1.0, 0.0)
 
 
 def fitted_size(width: int, height: int, max_side_px: int) -> tuple[int, int]:
@@ -187,9 +197,9 @@ def encoder_planes(frame_HWC: NDArray[np.uint8]) -> EncoderPlanes:
     """Split an sRGB frame for a 4:2:0 encoder. An odd last row or column is left out."""
     height, width = (side & ~1 for side in frame_HWC.shape[:2])
     frame_HWC = np.ascontiguousarray(frame_HWC[:height, :width])
-    luma_HW = np.asarray(cv2.transform(frame_HWC, _LIMITED_LUMA), np.uint8)
-    half = cv2.resize(frame_HWC, (width // 2, height // 2), interpolation=cv2.INTER_AREA).astype(np.float32)
-    return EncoderPlanes(luma_HW, np.ascontiguousarray(np.moveaxis(_transform(half, _LIMITED_COLOUR), -1, 0)))
+    luma_HW = _weighted(cv2.split(frame_HWC), _LUMA_709 * 219 / 255, 16.0, cv2.CV_8U)
+    half = cv2.resize(frame_HWC, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    return EncoderPlanes(luma_HW, _differences(half, LIMITED_COLOUR_SCALE, 128.0))
 
 
 # ---- taking in -------------------------------------------------------------------------------------------------------
