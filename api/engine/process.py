@@ -46,12 +46,18 @@ class EngineProcess:
         self._connection: socket.socket | None = None
         self._job = threading.Lock()
         self._closed = False
+        self._ready = False
         self.num_starts = 0
 
     @property
     def is_running(self) -> bool:
         """Whether the process is there now."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it runs and has finished loading."""
+        return self._ready and self.is_running
 
     @property
     def pid(self) -> int | None:
@@ -65,7 +71,7 @@ class EngineProcess:
 
     def call(
         self,
-        header: Mapping[str, Any],
+        header: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
         attachments: Mapping[str, bytes] | None = None,
         *,
         wall_s: float,
@@ -74,6 +80,8 @@ class EngineProcess:
         """Have one job done.
 
         Args:
+            header: the job; a function is called when the process is ready and nothing else is ahead, for what must not
+                grow old while it waits, such as a permit.
             wall_s: the process is stopped if it says nothing at all for this long.
             on_progress: told a fraction 0..1 now and then.
         Raises:
@@ -82,9 +90,10 @@ class EngineProcess:
         """
         with self._job:
             connection = self._ensure(120.0)
+            job = header() if callable(header) else header
             connection.settimeout(wall_s)
             try:
-                send(connection, header, attachments)
+                send(connection, job, attachments)
                 while True:
                     message = receive(connection)
                     match message.header.get("type"):
@@ -141,10 +150,12 @@ class EngineProcess:
         if answer.header.get("type") != "ready":
             self._stop()
             raise EngineError(f"The engine process did not start: {answer.header.get('sentence', 'no reason given')}")
+        self._ready = True
         logger.info("%s ready after %.1f s", self._module, time.monotonic() - started_at)
         return ours
 
     def _stop(self) -> None:
+        self._ready = False
         if self._connection is not None:
             self._connection.close()
             self._connection = None

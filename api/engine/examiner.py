@@ -1,0 +1,107 @@
+"""The detection process: looks at untrusted media with the watermark reader, the C2PA reader and the detector.
+
+It has no keys but the watermark key, reads the mark registry and nothing else of the database, and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from api.engine.child import Handler, Progress, connect, serve
+from api.engine.process import EngineProcess
+from api.engine.wire import Message
+from api.engine.worker import set_threads
+from api.settings import Settings
+from api.storage.database import Database
+from api.storage.models import Mark, Render
+from policy.keys import KeyRing
+
+
+class Examiner:
+    """Hands media to the detection process."""
+
+    def __init__(self, settings: Settings, keys: KeyRing, trust_roots_pem: bytes) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._trust_roots_pem = trust_roots_pem
+        self.process = EngineProcess("api.engine.examiner", self._hello)
+
+    def examine(self, data: bytes, mime: str) -> dict[str, Any]:
+        """The layered report on one image or clip. Raises RemoteError with the code of what is wrong with it."""
+        answer = self.process.call({"mime": mime}, {"media": data}, wall_s=self._settings.examine_wall_s)
+        return dict(answer.header["report"])
+
+    def _hello(self) -> Message:
+        return Message(
+            {
+                "database": str(self._settings.database_path.absolute()),
+                "max_duration_s": self._settings.max_detection_s,
+                "threads": self._settings.threads,
+            },
+            {"watermark_key": self._keys.watermark_key, "trust_roots_pem": self._trust_roots_pem},
+        )
+
+
+class MarkRegistry:
+    """Which watermark ids exist, and what they point to."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def is_registered(self, mark_id: Any) -> bool:
+        """Whether this instance has ever given out the id."""
+        with self._database.read() as session:
+            return session.get(Mark, _hex(mark_id)) is not None
+
+    def resolve(self, mark_id: Any) -> dict[str, Any] | None:
+        """What a platform may know about the file that an id was put into: hashes, never whose face it is."""
+        with self._database.read() as session:
+            mark = session.get(Mark, _hex(mark_id))
+            render = session.get(Render, mark.render_id) if mark is not None else None
+        if mark is None or render is None:
+            return None
+        return {
+            "mark_id": mark.mark_id,
+            "manifest_id": render.manifest_id,
+            "manifest_sha256": render.manifest_sha256,
+            "video_sha256": render.video_sha256,
+            "decision_index": render.decision_index,
+            "delivery_index": render.delivery_index,
+        }
+
+
+def _hex(mark_id: Any) -> str:
+    return mark_id if isinstance(mark_id, str) else str(mark_id.hex)
+
+
+# -- detection process
+
+
+def prepare_examiner(hello: Message) -> Handler:
+    """Load the detector; returns the handler of jobs."""
+    from detector.report import examine
+    from detector.score import Detector
+
+    set_threads(int(hello.header["threads"]))
+    registry = MarkRegistry(Database.open(Path(hello.header["database"])))
+    detector = Detector.load()
+
+    def handle(job: Message, _progress: Progress) -> Message:
+        report = examine(
+            job.attachments["media"],
+            job.header["mime"],
+            trust_roots_pem=hello.attachments["trust_roots_pem"],
+            watermark_key=hello.attachments["watermark_key"],
+            is_registered=registry.is_registered,
+            resolve=registry.resolve,
+            detector=detector,
+        )
+        return Message({"report": report})
+
+    return handle
+
+
+if __name__ == "__main__":
+    serve(connect(sys.argv), prepare_examiner)

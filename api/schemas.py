@@ -1,0 +1,266 @@
+"""HTTP types: what goes over the wire, and nothing else. Additive changes only; a field once published keeps its meaning.
+
+Times are RFC 3339 in UTC. Unknown fields of a request are refused.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def moment(seconds: float | None) -> datetime | None:
+    """Seconds since the epoch as the wire's time."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).replace(microsecond=0)
+
+
+def _aware(value: datetime) -> datetime:
+    if value.tzinfo is None:
+        raise ValueError("add a time zone, for example 2027-01-31T00:00:00Z")
+    return value.astimezone(UTC)
+
+
+Moment = Annotated[datetime, AfterValidator(_aware)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", examples=["0" * 64])]
+
+
+class RequestModel(BaseModel):
+    """A body that somebody sends."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ResponseModel(BaseModel):
+    """A body that we answer with."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Problem(ResponseModel):
+    """RFC 9457 problem document: the one error shape."""
+
+    type: str = Field(examples=["urn:placet:problem:render.refused"])
+    title: str
+    status: int
+    code: str = Field(description="Stable; programs decide by this.")
+    detail: str = Field(description="A sentence for people that says what to do.")
+    instance: str
+    reasons: list[Reason] | None = Field(None, description="Every reason of a refusal.")
+    log_index: int | None = Field(None, description="Entry of the audit log that records this.")
+    incident_id: str | None = None
+
+
+class Reason(ResponseModel):
+    """Why the gate refused."""
+
+    code: str = Field(examples=["consent.missing"])
+    sentence: str
+
+
+class Evidence(ResponseModel):
+    """Proof that an entry is in the log (RFC 9162 inclusion proof under a C2SP signed checkpoint)."""
+
+    index: int
+    leaf_hash: str
+    tree_size: int
+    root_hash: str
+    inclusion_proof: list[str]
+    checkpoint: str
+
+
+# -- subjects and consents
+
+
+class ChallengeOut(ResponseModel):
+    """A nonce to put into the enrolment statement; usable once."""
+
+    nonce: str
+    expires_at: datetime
+
+
+class SubjectOut(ResponseModel):
+    """A newly enrolled subject. Its id is also the OAuth client id of the key that signed."""
+
+    subject_id: str
+    portrait_sha256: str = Field(description="SHA-256 of the normalised portrait; consents name it.")
+    summary: dict[str, Any] = Field(description="What the analysis saw in the portrait.")
+    log_index: int
+
+
+class PortraitOut(ResponseModel):
+    """An enrolled portrait."""
+
+    portrait_sha256: str
+    summary: dict[str, Any]
+    enrolled_at: datetime
+
+
+class ProfileOut(ResponseModel):
+    """What is kept about the subject who asks."""
+
+    subject_id: str
+    subject_class: str
+    epoch: int = Field(description="Counts revocations; put it into the next consent.")
+    portraits: list[PortraitOut]
+    enrolled_at: datetime
+    log_index: int
+
+
+class UseOut(ResponseModel):
+    """One log entry that concerns the subject's face, with its proof."""
+
+    kind: str = Field(examples=["decision.refused", "delivery"])
+    org: str
+    purpose: str
+    render_id: str | None
+    consent_id: str | None
+    at: datetime
+    log_index: int
+    evidence: Evidence
+
+
+class UsesOut(ResponseModel):
+    """Every use of the subject's face."""
+
+    uses: list[UseOut]
+
+
+class StatementIn(RequestModel):
+    """A statement signed by the subject: a compact JWS."""
+
+    statement: str = Field(min_length=1, max_length=65536)
+
+
+class ConsentOut(ResponseModel):
+    """A consent on record."""
+
+    consent_id: str
+    subject_id: str
+    state: Literal["live", "not_yet", "expired", "used_up", "revoked"]
+    statement: dict[str, Any]
+    sha256: str = Field(description="SHA-256 that decisions, permits and manifests name this consent by.")
+    num_uses: int
+    given_at: datetime
+    revoked_at: datetime | None
+    log_index: int
+
+
+class RevocationOut(ResponseModel):
+    """A revocation on record, in force since `revoked_at`."""
+
+    consent_id: str
+    epoch: int = Field(description="The subject's epoch from now on.")
+    revoked_at: datetime
+    log_index: int
+
+
+# -- renders
+
+
+class RenderOut(ResponseModel):
+    """A render and what has become of it."""
+
+    render_id: str
+    status: Literal["queued", "running", "delivered", "refused", "failed"]
+    progress: float = Field(ge=0, le=1)
+    subject_id: str | None
+    purpose: str
+    portrait_sha256: str
+    speech_sha256: str
+    speech_s: float
+    controls: dict[str, Any]
+    consent_id: str | None
+    mark_id: str = Field(description="Watermark id in every frame.")
+    manifest_id: str | None
+    video_sha256: str | None
+    duration_s: float | None
+    num_frames: int | None
+    video_url: str | None
+    manifest_url: str | None
+    decision_index: int
+    delivery_index: int | None
+    closing_index: int | None = Field(description="Log entry of a refusal or failure after the decision.")
+    failure: Reason | None
+    evidence: Evidence | None = Field(description="Proof of the delivery entry, or of the decision before delivery.")
+    created_at: datetime
+    finished_at: datetime | None
+
+
+# -- operators
+
+
+class ClientIn(RequestModel):
+    """An applicant whom the operator approves."""
+
+    kind: Literal["researcher", "platform", "auditor", "operator"] = "researcher"
+    name: str = Field(min_length=1, max_length=200)
+    org: str = Field(min_length=1, max_length=128, description="Short identifier of the organisation.")
+    project: str = Field("", max_length=2000)
+    ethics_reference: str = Field("", max_length=200)
+    jwks: dict[str, Any] = Field(description="Public keys (P-256 or Ed25519) that the client authenticates with.")
+    scopes: list[str] = Field(min_length=1, max_length=8)
+    term_expires_at: Moment | None = Field(None, description="End of the approval.")
+    budget_s_per_day: float | None = Field(None, ge=0, le=86400, description="Seconds of video per day.")
+
+
+class ClientOut(ResponseModel):
+    """A client on record."""
+
+    client_id: str
+    kind: str
+    name: str
+    org: str
+    project: str
+    ethics_reference: str
+    scopes: list[str]
+    status: Literal["approved", "suspended"]
+    term_expires_at: datetime | None
+    budget_s_per_day: float
+    created_at: datetime
+    log_index: int
+
+
+class ClientsOut(ResponseModel):
+    """All clients but the subjects."""
+
+    clients: list[ClientOut]
+
+
+# -- audit
+
+
+class EntryOut(ResponseModel):
+    """A log entry with proof."""
+
+    entry: dict[str, Any]
+    evidence: Evidence
+
+
+class EntriesOut(ResponseModel):
+    """A stretch of the log."""
+
+    entries: list[dict[str, Any]]
+    tree_size: int
+    next_start: int | None
+
+
+class ProofOut(ResponseModel):
+    """An inclusion or consistency proof: hex hashes, in the order of RFC 9162 §2.1.3 or §2.1.4."""
+
+    proof: list[str]
+    first_size: int | None = None
+    tree_size: int
+    index: int | None = None
+
+
+class HealthOut(ResponseModel):
+    """Whether the service can do its work."""
+
+    status: Literal["ok", "starting", "failing"]
+    log_size: int | None = None
+    worker: bool | None = None
+
+
+Problem.model_rebuild()
