@@ -1,0 +1,386 @@
+"""The material: who is shown, in which class, on which side of the split, and how each item becomes an example.
+
+The rules that keep short cuts out (design: "No shortcuts"):
+
+- People who must not be animated appear as they are and self-blended: being one of them says nothing.
+- Synthetic identities appear rendered, and as their own un-animated stills: being synthetic says nothing.
+- Talking people appear as they are and self-blended: a moving mouth alone says nothing, as far as there are such clips.
+- All items go through `channel`: marks, coding, size, blur and noise say nothing. A pair shares one channel.
+- An identity, with everything made from it, is in exactly one split.
+
+T frame  C channel  G cell  H,W pixel
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float16, Float32, UInt8
+
+from detector.blend import self_blend
+from detector.camera import CameraStyle, film_still
+from detector.channel import Channel, deliver
+from detector.errors import EmptyCorpusError, LeakyCorpusError
+from detector.face import FaceBox
+from detector.observation import Observer
+from detector.picture import read_picture
+from watermark.media import Clip, decode_clip
+
+Split = Literal["train", "calibrate", "test"]
+
+NUM_FRAMES = 16
+"""Length of an example in frames: the fewest that the service takes an opinion from."""
+
+TRAIN_PAIRS = 4
+"""Pairs looked at per example: half of what the service looks at, and nothing in the heads counts them."""
+
+_RECIPE = "2"
+"""Part of every cache key: raise it when the way from item to example changes."""
+
+
+class Kind(StrEnum):
+    """What an item is. The first two are authentic: not animated, not pasted."""
+
+    FILMED_STILL = "filmed_still"
+    TALKING = "talking"
+    SELF_BLENDED_STILL = "self_blended_still"
+    SELF_BLENDED_TALKING = "self_blended_talking"
+    RENDER = "render"
+
+    @property
+    def synthetic(self) -> bool:
+        return self not in (Kind.FILMED_STILL, Kind.TALKING)
+
+
+@dataclass(frozen=True)
+class Render:
+    """One output of the generator, to be had when it is asked for.
+
+    Attributes:
+        name: unique among the renders.
+        identity: whose portrait was animated: the portrait's folder and stem, as in "synthetic/9x7_04".
+        voice: who speaks.
+        marked: whether the frames carry the watermark; unmarked ones exist in memory only, inside a training permit.
+        clip: decodes the delivery, or renders.
+    """
+
+    name: str
+    identity: str
+    voice: str
+    marked: bool
+    clip: Callable[[], Clip]
+
+
+@dataclass(frozen=True)
+class Material:
+    """Where the material lies. Every folder may be absent; a class without any item is refused when training.
+
+    Attributes:
+        protected_stills: portraits of people who must never be animated.
+        synthetic_stills: portraits of synthetic identities, the ones that were rendered.
+        talking_clips: recordings of people who talk.
+        renders: the generator's outputs.
+    """
+
+    protected_stills: tuple[Path, ...]
+    synthetic_stills: tuple[Path, ...]
+    talking_clips: tuple[Path, ...]
+    renders: tuple[Render, ...]
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """How much is made of what.
+
+    Attributes:
+        train, calibrate: share of the identities of each folder; the rest is for testing.
+        talking_train: the same for the talking people, of whom there are few.
+        talking_takes: examples cut from each talking clip, per class.
+        render_takes: journeys that each render is sent on.
+        blended_share: share of the protected stills that also appear self-blended.
+    """
+
+    train: float = 0.3
+    calibrate: float = 0.15
+    talking_train: float = 0.5
+    talking_takes: int = 12
+    render_takes: int = 2
+    blended_share: float = 0.4
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example to be made. `pair` names what it shares identity, take and channel with; `seed` is all its chance."""
+
+    name: str
+    kind: Kind
+    identity: str
+    source: str
+    split: Split
+    pair: str
+    seed: int
+    path: Path | None = None
+    render: Render | None = None
+
+    @property
+    def label(self) -> int:
+        return int(self.kind.synthetic)
+
+
+class Example(NamedTuple):
+    """An item as the network sees it, and what short cuts could look at instead.
+
+    Attributes:
+        item: what it was made from.
+        cells_TCGG: see `Observation`.
+        face_px: side of the face on arrival.
+        thumbnail_HWC: the middle frame, 16×16.
+        background_CGG: cells of a corner of the middle frame, away from the face.
+        file: bits per pixel, side of the frames, codec as a number, constant rate factor.
+    """
+
+    item: Item
+    cells_TCGG: Float16[np.ndarray, "t c 14 14"]
+    face_px: float
+    thumbnail_HWC: Float32[np.ndarray, "16 16 3"]
+    background_C: Float32[np.ndarray, " c"]
+    file: Float32[np.ndarray, " 4"]
+
+
+def renders_in(folder: Path) -> tuple[Render, ...]:
+    """The renders that a folder's `index.jsonl` lists, each line `{"file", "identity", "voice", "marked"}`."""
+    renders = []
+    for line in (folder / "index.jsonl").read_text().splitlines():
+        entry = json.loads(line)
+        path = folder / entry["file"]
+        renders.append(Render(path.stem, entry["identity"], entry["voice"], bool(entry["marked"]), _decoder_of(path)))
+    return tuple(renders)
+
+
+def splits_of(identities: Iterable[str], train: float, calibrate: float) -> dict[str, Split]:
+    """Put each identity of one folder into a split; the order of the hash decides, so that a new identity moves few."""
+    ordered = sorted(set(identities), key=lambda name: hashlib.sha256(name.encode()).digest())
+    num_train = round(train * len(ordered))
+    num_calibrate = max(1, round(calibrate * len(ordered))) if len(ordered) > 2 else 0
+    names: dict[str, Split] = {}
+    for position, name in enumerate(ordered):
+        if position < num_train:
+            names[name] = "train"
+        elif position < num_train + num_calibrate:
+            names[name] = "calibrate"
+        else:
+            names[name] = "test"
+    return names
+
+
+def plan(material: Material, quotas: Quotas, seed: int) -> list[Item]:
+    """List every item to be made. Pure: nothing is read.
+
+    Raises: EmptyCorpusError: a class has nothing to show. LeakyCorpusError: an identity would be in two splits.
+    """
+    items = [*_plan_protected(material, quotas, seed), *_plan_synthetic(material, quotas, seed)]
+    items += _plan_talking(material, quotas, seed)
+    if not any(item.label for item in items) or all(item.label for item in items):
+        raise EmptyCorpusError("Both classes need at least one item: authentic material, and renders to compare with.")
+    check_disjoint(items)
+    return items
+
+
+def check_disjoint(items: Sequence[Item]) -> None:
+    """Raises: LeakyCorpusError: an identity is in more than one split."""
+    splits: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        splits[item.identity].add(item.split)
+    leaking = frozenset(identity for identity, found in splits.items() if len(found) > 1)
+    if leaking:
+        raise LeakyCorpusError(leaking)
+
+
+def make_example(item: Item, observer: Observer, *, mark_share: float = 0.5) -> Example | None:
+    """Make one example: picture or clip → camera → delivery → channel → cells. None where no face is found at the end.
+
+    Args:
+        item: what to make.
+        observer: finds the face and computes the cells.
+        mark_share: share of the authentic items that carry a mark of chance: that of the renders.
+    """
+    rng = np.random.default_rng(item.seed)
+    channel = Channel.draw(np.random.default_rng(_seed_of(item.pair, 0)))
+    delivered = _delivered(item, observer, rng, mark_share)
+    if delivered is None:
+        return None
+    arrival = channel.carry(delivered)
+    observation = observer.observe(arrival.clip.frames_THWC, num_pairs=TRAIN_PAIRS)
+    if observation is None:
+        return None
+    middle_HWC = arrival.clip.frames_THWC[len(arrival.clip.frames_THWC) // 2]
+    corner = middle_HWC.shape[0] // 5
+    background_CGG = observer.features.of(np.ascontiguousarray(middle_HWC[:corner, :corner]))
+    codec = ("libx264", "libx265", "libvpx-vp9").index(channel.codec)
+    return Example(
+        item,
+        observation.cells_TCGG,
+        observation.face_px,
+        cv2.resize(middle_HWC, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32),
+        background_CGG.mean(axis=(1, 2)),
+        np.array([arrival.bits_per_pixel, channel.side_px, codec, channel.crf], np.float32),
+    )
+
+
+@dataclass(frozen=True)
+class ExampleStore:
+    """Examples on disk, so that a second training does not compute them again. Holds cells and numbers, no pictures
+    but 16×16 thumbnails."""
+
+    folder: Path
+
+    def examples(
+        self, items: Sequence[Item], observer: Observer, *, mark_share: float, progress: Callable[[int, int], None]
+    ) -> Iterator[Example]:
+        """Each item's example, made or read; items without a face at the end are left out."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for position, item in enumerate(items):
+            progress(position, len(items))
+            path = self.folder / f"{_key_of(item, mark_share)}.npz"
+            if not path.is_file():
+                example = make_example(item, observer, mark_share=mark_share)
+                fields = {} if example is None else {k: v for k, v in example._asdict().items() if k != "item"}
+                partial = path.with_suffix(".partial.npz")
+                np.savez(partial, **fields)
+                partial.rename(path)
+            with np.load(path) as fields:
+                if "cells_TCGG" in fields:
+                    yield Example(
+                        item,
+                        fields["cells_TCGG"],
+                        float(fields["face_px"]),
+                        fields["thumbnail_HWC"],
+                        fields["background_C"],
+                        fields["file"],
+                    )
+        progress(len(items), len(items))
+
+
+def _plan_protected(material: Material, quotas: Quotas, seed: int) -> Iterator[Item]:
+    splits = splits_of((_identity(path) for path in material.protected_stills), quotas.train, quotas.calibrate)
+    for position, path in enumerate(material.protected_stills):
+        identity = _identity(path)
+        pair = f"{seed}/{identity}/still"
+        yield _item(Kind.FILMED_STILL, identity, splits[identity], pair, path=path)
+        if position % 10 < round(10 * quotas.blended_share):
+            yield _item(Kind.SELF_BLENDED_STILL, identity, splits[identity], pair, path=path)
+
+
+def _plan_synthetic(material: Material, quotas: Quotas, seed: int) -> Iterator[Item]:
+    stills = {_identity(path): path for path in material.synthetic_stills}
+    rendered = {render.identity for render in material.renders}
+    # Rendered and unrendered identities are split apart, so that each split gets its share of renders.
+    share = (quotas.train, quotas.calibrate)
+    splits = splits_of(rendered, *share) | splits_of(set(stills) - rendered, *share)
+    takes: dict[str, list[str]] = defaultdict(list)
+    for render in material.renders:
+        for take in range(quotas.render_takes):
+            pair = f"{seed}/{render.identity}/{render.name}/{take}"
+            takes[render.identity].append(pair)
+            yield _item(Kind.RENDER, render.identity, splits[render.identity], pair, render=render)
+    for identity, path in stills.items():
+        for pair in takes[identity] or [f"{seed}/{identity}/still"]:
+            yield _item(Kind.FILMED_STILL, identity, splits[identity], pair, path=path)
+
+
+def _plan_talking(material: Material, quotas: Quotas, seed: int) -> Iterator[Item]:
+    splits = splits_of((_identity(path) for path in material.talking_clips), quotas.talking_train, quotas.calibrate)
+    for path in material.talking_clips:
+        identity = _identity(path)
+        for take in range(quotas.talking_takes):
+            pair = f"{seed}/{identity}/{take}"
+            for kind in (Kind.TALKING, Kind.SELF_BLENDED_TALKING):
+                yield _item(kind, identity, splits[identity], pair, path=path)
+
+
+def _item(
+    kind: Kind, identity: str, split: Split, pair: str, *, path: Path | None = None, render: Render | None = None
+) -> Item:
+    name = f"{pair}/{kind}"
+    source = "renders" if path is None else path.parent.name
+    return Item(name, kind, identity, source, split, pair, _seed_of(name, 1), path, render)
+
+
+def _delivered(item: Item, observer: Observer, rng: np.random.Generator, mark_share: float) -> Clip | None:
+    """The clip as its maker would hand it out: the renders are; authentic and self-blended material is made so here."""
+    if item.render is not None:
+        return _excerpt(item.render.clip(), rng)
+    assert item.path is not None, "an item has a path or a render"
+    if item.kind in (Kind.FILMED_STILL, Kind.SELF_BLENDED_STILL):
+        # Both items of a pair are filmed by the same camera.
+        shared = np.random.default_rng(_seed_of(item.pair, 2))
+        still_HWC = read_picture(item.path.read_bytes())
+        faces = observer.finder.find(still_HWC)
+        if not faces:
+            return None
+        style = CameraStyle.draw(shared)
+        frames_THWC = film_still(still_HWC, faces[0], style, shared, num_frames=NUM_FRAMES)
+    else:
+        shared = np.random.default_rng(_seed_of(item.pair, 2))
+        clip = _framed(_excerpt(decode_clip(item.path), shared), observer, shared)
+        if clip is None:
+            return None
+        frames_THWC = clip.frames_THWC
+    if item.kind.synthetic:
+        frames_THWC = self_blend(frames_THWC, _boxes(frames_THWC, observer), rng)
+    return deliver(frames_THWC, 25.0, rng, mark_share=mark_share)
+
+
+def _excerpt(clip: Clip, rng: np.random.Generator) -> Clip:
+    start = int(rng.integers(max(1, len(clip.frames_THWC) - NUM_FRAMES + 1)))
+    return Clip(clip.frames_THWC[start : start + NUM_FRAMES], clip.rate_hz)
+
+
+def _framed(clip: Clip, observer: Observer, rng: np.random.Generator) -> Clip | None:
+    """A square around the face, of a size drawn by chance, at the size of a delivery."""
+    faces = observer.finder.find(clip.frames_THWC[0])
+    if not faces:
+        return None
+    height, width = clip.frames_THWC.shape[1:3]
+    side = int(min(height, width, faces[0].side_px * rng.uniform(1.6, 2.2)))
+    left = int(np.clip(faces[0].centre_x - side / 2, 0, width - side))
+    top = int(np.clip(faces[0].centre_y - side / 2, 0, height - side))
+    frames_THWC = np.stack(
+        [
+            cv2.resize(frame_HWC[top : top + side, left : left + side], (512, 512), interpolation=cv2.INTER_CUBIC)
+            for frame_HWC in clip.frames_THWC
+        ]
+    )
+    return Clip(frames_THWC, clip.rate_hz)
+
+
+def _boxes(frames_THWC: UInt8[np.ndarray, "t h w 3"], observer: Observer) -> list[FaceBox | None]:
+    """The face in every frame, found in every fourth and held in between."""
+    found, _ = observer.finder.track([frames_THWC[index] for index in range(0, len(frames_THWC), 4)])
+    return [found[index // 4] for index in range(len(frames_THWC))]
+
+
+def _decoder_of(path: Path) -> Callable[[], Clip]:
+    return lambda: decode_clip(path)
+
+
+def _identity(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
+
+
+def _seed_of(name: str, purpose: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{purpose}:{name}".encode()).digest()[:8], "big") >> 1
+
+
+def _key_of(item: Item, mark_share: float) -> str:
+    described = f"{_RECIPE}|{item.name}|{item.path}|{mark_share:.2f}|{NUM_FRAMES}|{TRAIN_PAIRS}"
+    return hashlib.sha256(described.encode()).hexdigest()[:24]
