@@ -12,6 +12,7 @@ The tree, with the stable `code` of each leaf::
     │   ├── SeveralFacesError               portrait.several_faces      422
     │   ├── FaceTooSmallError               portrait.face_too_small     422
     │   └── FaceTurnedAwayError             portrait.face_turned_away   422
+    ├── ControlError                        control                     422
     ├── WeightsError                        weights                     500
     └── GrantMismatchError                  grant.mismatch              403
 
@@ -117,6 +118,20 @@ class FaceTurnedAwayError(PortraitError):
         )
         self.yaw_deg = yaw_deg
         self.pitch_deg = pitch_deg
+
+
+class ControlError(GeneratorError):
+    """A control of the motion is unknown or outside of its range.
+
+    Attributes:
+        field: the name of the control, as it came.
+    """
+
+    code = "control"
+
+    def __init__(self, field: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.field = field
 
 
 class WeightsError(GeneratorError):

@@ -116,25 +116,21 @@ def still_in_silence(curves_TC: NDArray[np.float32], loudness_F: NDArray[np.floa
 def at_video_frames(curves_TC: NDArray[np.float32], num_frames: int, rate_hz: float = 25.0) -> NDArray[np.float32]:
     """Take the curves at the times of video frames: frame k is what is seen at k / rate_hz.
 
-    Most articulators are averaged over the neighbourhood of a frame. Contacts (closure, tuck, press) keep their peak,
-    or a 50 ms closure between two frames would never be seen.
+    Most articulators are averaged with the instant before. Contacts (closure, tuck, press) keep their peak, or a 50 ms
+    closure between two frames would never be seen. Nothing later than the frame is used.
 
     Returns: shape (K, 12).
     """
     if not len(curves_TC):
         return np.zeros((num_frames, curves_TC.shape[1]), np.float32)
-    centre_K = np.arange(num_frames) * (ARTICULATION_RATE_HZ / rate_hz)
-    instants = np.arange(len(curves_TC))
-    around_3KC = np.stack(
-        [
-            np.stack([np.interp(centre_K + shift, instants, curve) for curve in curves_TC.T], axis=1)
-            for shift in (-1.0, 0.0, 1.0)
-        ]
+    instants_K = np.arange(num_frames) * (ARTICULATION_RATE_HZ / rate_hz)
+    now_KC, before_KC = (
+        np.stack([np.interp(instants_K - back, np.arange(len(curves_TC)), curve) for curve in curves_TC.T], axis=1)
+        for back in (0.0, 1.0)
     )
-    frames_KC = 0.25 * around_3KC[0] + 0.5 * around_3KC[1] + 0.25 * around_3KC[2]
+    frames_KC = 0.7 * now_KC + 0.3 * before_KC
     contacts = [ARTICULATOR_INDEX[name] for name in ("closure", "tuck", "press")]
-    beside_KC = 0.85 * np.maximum(around_3KC[0], around_3KC[2])
-    frames_KC[:, contacts] = np.maximum(around_3KC[1], beside_KC)[:, contacts]
+    frames_KC[:, contacts] = np.maximum(now_KC, 0.85 * before_KC)[:, contacts]
     return frames_KC.astype(np.float32)
 
 

@@ -26,6 +26,8 @@ from torch import Tensor
 from generator.coarticulation import ARTICULATOR_INDEX, ARTICULATORS, Phone, lip_aperture
 from generator.evaluate import LipMeasures, measure_lips
 from generator.lips import LipNetwork, LipNetworkConfig, at_video_frames, hear_articulation, num_video_frames
+from generator.motion import WEIGHTS_FORMAT
+from generator.sealed import write_weights
 from generator.train.speech_corpus import (
     TRANSCRIPT_LAG_S,
     UNHEARD_LANGUAGES,
@@ -37,7 +39,6 @@ from generator.train.speech_corpus import (
     read_samples,
 )
 
-WEIGHTS_FORMAT: Final = "placet-lips-1"
 # What is seen most weighs most.
 _LOSS_WEIGHTS: Final[dict[str, float]] = {"jaw": 4.0, "closure": 2.0, "tuck": 1.5, "speech": 0.7}
 _CONTACTS: Final = ("closure", "tuck", "speech")
@@ -267,13 +268,9 @@ def train(
     packed = pack_weights(network)
     network = network.half().float()  # measure what ships
     metrics = _measure_unheard(network, data, recordings, plan)
-    sha256 = hashlib.sha256(packed).hexdigest()
     num_parameters = sum(p.numel() for p in network.parameters())
+    sha256 = write_weights(weights, packed)
     report = TrainingReport(weights, sha256, step, num_parameters, round(smooth_loss, 4), metrics)
-    weights.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = weights.with_suffix(".unfinished")
-    unfinished.write_bytes(packed)
-    unfinished.replace(weights)
     weights.with_suffix(".md").write_text(model_card(report, plan, recordings, command), encoding="utf-8")
     say(json.dumps(report.to_json()))
     return report

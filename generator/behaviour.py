@@ -1,0 +1,282 @@
+"""The behaviour room: what a face does besides speaking. Blinks, gaze, head, brows: seeded, causal, never a loop.
+
+A `Behaviour` is stepped once per video frame with what is heard, and answers with what the face does. Each kind of
+movement has random numbers of its own, so that turning one off leaves the others exactly as they were.
+
+What the numbers rest on:
+
+- Blinks: 15 to 26 a minute in conversation, intervals skewed to the right (Bentivoglio et al. 1997, "Analysis of blink
+  rate patterns in normal subjects"); the lid falls in about 75 ms and rises in about twice that (VanderWerf et al.
+  2003, "Eyelid movements"); blinks come with gaze shifts and at the ends of phrases (Nakano & Kitazawa 2010).
+- Saccades: duration 21 ms + 2.2 ms per degree (Carpenter, "Movements of the eyes", 1988); the eyes keep their target
+  while the head moves (vestibulo-ocular reflex).
+- Head: accents go with nods (Graf et al. 2002, "Visual prosody"), most of the power lies below 0.5 Hz.
+
+Amplitudes are kept low, for a renderer that warps a single photograph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Bounds of the head's turn at `head_motion` up to 1, in degrees: yaw, pitch, roll.
+POSE_LIMITS_DEG: Final = (6.0, 4.0, 3.0)
+_POSE_SPREAD_DEG: Final = (2.6, 1.5, 1.2)
+_POSE_PACE_PER_S: Final = 2.6
+_OFFSET_SPREAD: Final = 0.006  # head-heights
+EYE_LIMITS_DEG: Final = (25.0, 18.0)
+
+
+@dataclass(frozen=True)
+class BehaviourSettings:
+    """How lively the face is.
+
+    Attributes:
+        head_motion: scale of head movement, 0 (still) .. 1.5.
+        brow_motion: scale of brow movement, 0 .. 1.5.
+        blink_rate_per_min: mean rate; 0 means never.
+        gaze_yaw_deg, gaze_pitch_deg: where the eyes look when they look nowhere else; 0, 0 is the camera.
+    """
+
+    head_motion: float = 1.0
+    brow_motion: float = 1.0
+    blink_rate_per_min: float = 22.0
+    gaze_yaw_deg: float = 0.0
+    gaze_pitch_deg: float = 0.0
+
+
+@dataclass(frozen=True)
+class HeardFrame:
+    """What is heard around one video frame.
+
+    Attributes:
+        speech: 0..1, somebody speaks.
+        strength: 0..1, how loud, relative to the speaker's own level.
+    """
+
+    speech: float
+    strength: float
+
+
+@dataclass(frozen=True)
+class BehaviourFrame:
+    """What the face does in one video frame.
+
+    Attributes:
+        pose_6: yaw, pitch, roll in degrees (positive: to the picture's right, chin up, clockwise in the picture), then
+            x, y, z offsets in head-heights (to the picture's right, down, away from the camera).
+        gaze_2: yaw, pitch of the eyes relative to the head, degrees, same signs.
+        blink: 0 open .. 1 shut.
+        brow_inner, brow_outer: 0..1, raised.
+    """
+
+    pose_6: NDArray[np.float64]
+    gaze_2: NDArray[np.float64]
+    blink: float
+    brow_inner: float
+    brow_outer: float
+
+
+class _Accents:
+    """Finds accents in the strength of speech: a fast mean that climbs clear of a slow one. Causal."""
+
+    def __init__(self, frame_s: float) -> None:
+        self._fast_share = 1.0 - np.exp(-frame_s / 0.06)
+        self._slow_share = 1.0 - np.exp(-frame_s / 0.7)
+        self._fast = self._slow = 0.0
+        self._was_rising = False
+        self._last_s = -9.0
+
+    def hear(self, heard: HeardFrame, time_s: float) -> float:
+        """Return how strong an accent begins in this frame, 0 (none) .. 1."""
+        before = self._fast
+        self._fast += self._fast_share * (heard.strength * heard.speech - self._fast)
+        self._slow += self._slow_share * (heard.strength * heard.speech - self._slow)
+        excess = self._fast - self._slow
+        rising = self._fast > before
+        begins = self._was_rising and not rising and excess > 0.12 and time_s - self._last_s > 0.35
+        self._was_rising = rising
+        if not begins:
+            return 0.0
+        self._last_s = time_s
+        return float(min(1.0, excess / 0.4))
+
+
+class _Blinks:
+    """When the lids fall, and their course: down in about 80 ms, shut for 50 ms, up in about 170 ms."""
+
+    def __init__(self, rng: np.random.Generator, rate_per_min: float) -> None:
+        self._rng = rng
+        self._rate_per_min = rate_per_min
+        self._next_s = np.inf if rate_per_min <= 0 else self._interval_s() * 0.6 + 0.4
+        self._start_s = -9.0
+        self._course_s = (0.08, 0.05, 0.17)
+
+    def _interval_s(self) -> float:
+        mean_s, spread = 60.0 / self._rate_per_min, 0.6
+        # The rate asked for includes double blinks and those that an event brought forward.
+        return float(1.1 * mean_s * np.exp(spread * self._rng.standard_normal() - spread**2 / 2))
+
+    def step(self, time_s: float, prompted: bool) -> float:
+        """Return how far the lids are shut, 0..1; `prompted` by a gaze shift or the end of a phrase."""
+        draw = self._rng.random()
+        if prompted and draw < 0.5 and self._next_s - time_s < 1.5:
+            self._next_s = min(self._next_s, time_s)
+        if time_s >= self._next_s and time_s - self._start_s > sum(self._course_s):
+            self._start_s = time_s
+            pace = float(np.clip(np.exp(0.12 * self._rng.standard_normal()), 0.8, 1.3))
+            self._course_s = (0.08 * pace, 0.05, 0.17 * pace)
+            double = self._rng.random() < 0.1
+            self._next_s = time_s + (self._rng.uniform(0.35, 0.6) if double else max(0.45, self._interval_s()))
+        fall_s, shut_s, rise_s = self._course_s
+        since_s = time_s - self._start_s
+        if since_s < fall_s:
+            return float(np.sin(0.5 * np.pi * since_s / fall_s) ** 2)
+        if since_s < fall_s + shut_s:
+            return 1.0
+        if since_s < fall_s + shut_s + rise_s:
+            return float(np.cos(0.5 * np.pi * (since_s - fall_s - shut_s) / rise_s) ** 2)
+        return 0.0
+
+
+class _Gaze:
+    """Where the eyes look in the world: mostly at the camera, sometimes aside, jumping as eyes do."""
+
+    def __init__(self, rng: np.random.Generator, frame_s: float) -> None:
+        self._rng = rng
+        self._frame_s = frame_s
+        self._from_2 = self._to_2 = np.zeros(2)
+        self._jump_s = -9.0
+        self._next_s = float(rng.uniform(0.6, 1.6))
+        self._aside = False
+
+    def step(self, time_s: float, speech: float) -> tuple[NDArray[np.float64], float]:
+        """Return the direction (yaw, pitch, degrees) and the size of a jump that begins in this frame, in degrees."""
+        size_deg = 0.0
+        if time_s >= self._next_s:
+            rng = self._rng
+            aside = rng.random() < (0.3 if speech > 0.5 else 0.2) and not self._aside
+            if aside:
+                to_2 = np.array([rng.choice((-1.0, 1.0)) * rng.uniform(2.5, 8.0), rng.uniform(-4.0, 2.5)])
+                stay_s = rng.uniform(0.35, 1.1)
+            else:
+                # Eye contact still wanders between the viewer's eyes and mouth.
+                to_2 = rng.normal(0.0, (0.9, 0.6))
+                stay_s = float(np.clip(rng.lognormal(-0.35, 0.6), 0.25, 3.0))
+            self._aside, self._from_2, self._to_2 = aside, self._to_2, to_2
+            self._jump_s, self._next_s = time_s, time_s + stay_s
+            size_deg = float(np.linalg.norm(to_2 - self._from_2))
+        length_s = 0.021 + 0.0022 * float(np.linalg.norm(self._to_2 - self._from_2))
+        # A frame shows the middle of its own exposure: half of the jump is seen in the frame in which it begins.
+        share = float(np.clip((time_s - self._jump_s + 0.5 * self._frame_s) / max(length_s, 1e-6), 0.0, 1.0))
+        eased = share**3 * (10.0 - 15.0 * share + 6.0 * share**2)
+        return self._from_2 + eased * (self._to_2 - self._from_2), size_deg
+
+
+class _Head:
+    """Slow drift between postures, new ones at phrase ends, and nods on accents."""
+
+    def __init__(self, rng: np.random.Generator, frame_s: float, amount: float) -> None:
+        self._rng = rng
+        self._frame_s = frame_s
+        self._amount = amount
+        self._spread_6 = np.array([*_POSE_SPREAD_DEG, *(_OFFSET_SPREAD * np.array([1.0, 0.7, 1.0]))])
+        self._target_6, self._place_6, self._speed_6 = np.zeros(6), np.zeros(6), np.zeros(6)
+        self._next_s = float(rng.uniform(0.3, 1.0))
+        self._nods: list[tuple[float, float, NDArray[np.float64]]] = []
+
+    def step(self, time_s: float, phrase_ends: bool, accent: float) -> NDArray[np.float64]:
+        rng = self._rng
+        if time_s >= self._next_s or (phrase_ends and rng.random() < 0.6):
+            # Postures pull back to the middle, so that a long take does not drift away.
+            self._target_6 = 0.25 * self._target_6 + self._spread_6 * np.clip(rng.standard_normal(6), -2.0, 2.0)
+            self._next_s = time_s + float(rng.uniform(0.9, 2.8))
+        if accent > 0.0:
+            length_s, size_deg, side = rng.uniform(0.32, 0.5), rng.uniform(0.8, 2.0), rng.normal(0.0, 0.5)
+            if rng.random() < 0.35 + 0.5 * accent:
+                self._nods.append(
+                    (time_s, length_s, np.array([0.5 * side, -size_deg * (0.5 + 0.5 * accent), 0.3 * side]))
+                )
+        # Critically damped, in two half steps: stable at any frame rate in use.
+        for _ in range(2):
+            dt = 0.5 * self._frame_s
+            pull_6 = _POSE_PACE_PER_S**2 * (self._target_6 - self._place_6) - 2.0 * _POSE_PACE_PER_S * self._speed_6
+            self._speed_6 = self._speed_6 + dt * pull_6
+            self._place_6 = self._place_6 + dt * self._speed_6
+        pose_6 = self._place_6.copy()
+        self._nods = [nod for nod in self._nods if time_s - nod[0] < nod[1]]
+        for start_s, length_s, turn_3 in self._nods:
+            pose_6[:3] += turn_3 * np.sin(np.pi * (time_s - start_s) / length_s) ** 2
+        pose_6 = pose_6 * self._amount
+        limits_3 = np.array(POSE_LIMITS_DEG) * max(1.0, self._amount)
+        pose_6[:3] = limits_3 * np.tanh(pose_6[:3] / limits_3)
+        return pose_6
+
+
+class _Brows:
+    """Raised on some accents: up in 120 ms, held, and down more slowly."""
+
+    def __init__(self, rng: np.random.Generator, frame_s: float) -> None:
+        self._rng = rng
+        self._rise_share = 1.0 - np.exp(-frame_s / 0.06)
+        self._fall_share = 1.0 - np.exp(-frame_s / 0.22)
+        self._target = self._height = 0.0
+        self._until_s = -9.0
+
+    def step(self, time_s: float, accent: float) -> float:
+        draw, height, hold_s = self._rng.random(), self._rng.uniform(0.15, 0.5), self._rng.uniform(0.15, 0.6)
+        if accent > 0.0 and draw < 0.2 + 0.4 * accent:
+            self._target, self._until_s = height * (0.6 + 0.4 * accent), time_s + hold_s
+        wanted = self._target if time_s < self._until_s else 0.0
+        self._height += (self._rise_share if wanted > self._height else self._fall_share) * (wanted - self._height)
+        return self._height
+
+
+class Behaviour:
+    """The face's own life, one video frame after another.
+
+    The first frame is the portrait's own: facing as it faced, eyes open, looking at the camera.
+
+    Args:
+        settings: how lively.
+        seed: the same seed and the same sound give the same movements.
+        rate_hz: frames per second.
+    """
+
+    def __init__(self, settings: BehaviourSettings, seed: int, rate_hz: float = 25.0) -> None:
+        frame_s = 1.0 / rate_hz
+        blink_rng, gaze_rng, head_rng, brow_rng = (np.random.default_rng([seed, kind]) for kind in (1, 2, 3, 4))
+        self._settings = settings
+        self._frame_s = frame_s
+        self._num_frames = 0
+        self._accents = _Accents(frame_s)
+        self._blinks = _Blinks(blink_rng, settings.blink_rate_per_min)
+        self._gaze = _Gaze(gaze_rng, frame_s)
+        self._head = _Head(head_rng, frame_s, settings.head_motion)
+        self._brows = _Brows(brow_rng, frame_s)
+        self._was_speaking = False
+
+    def step(self, heard: HeardFrame) -> BehaviourFrame:
+        """Advance by one frame."""
+        time_s = self._num_frames * self._frame_s
+        self._num_frames += 1
+        speaking = heard.speech > 0.5
+        phrase_ends = self._was_speaking and not speaking
+        self._was_speaking = speaking
+        accent = self._accents.hear(heard, time_s)
+        world_2, jump_deg = self._gaze.step(time_s, heard.speech)
+        pose_6 = self._head.step(time_s, phrase_ends, accent)
+        aim_2 = world_2 + np.array([self._settings.gaze_yaw_deg, self._settings.gaze_pitch_deg])
+        blink = self._blinks.step(time_s, prompted=phrase_ends or jump_deg > 4.0)
+        brow = self._brows.step(time_s, accent) * self._settings.brow_motion
+        return BehaviourFrame(
+            pose_6=pose_6,
+            gaze_2=np.clip(aim_2 - pose_6[:2], -np.array(EYE_LIMITS_DEG), EYE_LIMITS_DEG),
+            blink=blink,
+            brow_inner=min(1.0, brow),
+            brow_outer=min(1.0, 0.8 * brow),
+        )
