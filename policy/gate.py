@@ -1,0 +1,175 @@
+"""The gate: decide, log, permit, in this order and in no other. The one object that both the API and the CLI use.
+
+No log, no permit: every method that returns has its entry on disk.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from policy.canonical import canonical_json, sha256_hex
+from policy.decision import Decision, Facts, PolicyEngine, RenderRequest, controls_sha256, replay
+from policy.errors import EntryRefusedError, LogError, PermitRefusedError
+from policy.evidence import LogEvidence, verify_evidence
+from policy.keys import KeyRing
+from policy.log import Log
+from policy.permit import MAX_PERMIT_LIFETIME_S, Permit, issue_permit
+
+__all__ = ["DECISION_KIND", "Gate", "Ruling", "replay"]
+
+DECISION_KIND: Final = "decision"
+MAX_RULING_AGE_S: Final = 60
+"""A ruling is good for a permit this long; later the facts may have changed and must be judged again."""
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """A decision with the proof that it was logged.
+
+    `request` and `facts` are as the caller gave them (with the gate's time); the log holds their pseudonymised form.
+    """
+
+    decision: Decision
+    evidence: LogEvidence
+    request: RenderRequest
+    facts: Facts
+
+
+class Gate:
+    """Rules on requests, logs every ruling, and signs permits for those that are allowed.
+
+    Args:
+        now: Unix time in seconds; the only clock that decisions and permits know.
+    """
+
+    def __init__(self, engine: PolicyEngine, log: Log, keys: KeyRing, now: Callable[[], float]) -> None:
+        self.engine = engine
+        self.log = log
+        self._keys = keys
+        self._now = now
+        self._lock = threading.Lock()
+        self._used: dict[int, float] = {}
+
+    def rule(self, request: RenderRequest, facts: Facts) -> Ruling:
+        """Decide, and log the decision durably, refusals too.
+
+        Returns: the ruling; look at `decision.allowed`, and at `decision.reasons` for all that stands in the way.
+        Raises: LogError: it could not be logged, so nothing may be released.
+        """
+        # (1) the time is the gate's, whatever the caller believes
+        facts = replace(facts, now=int(self._now()))
+        # (2) decide on exactly what will be logged
+        logged_request = request.pseudonymised(self._keys.pseudonym)
+        logged_facts = facts.pseudonymised(self._keys.pseudonym)
+        decision = self.engine.decide(logged_request, logged_facts)
+        # (3) on disk before anything else happens
+        evidence = self.log.append(DECISION_KIND, _decision_body(decision, logged_request, logged_facts))
+        return Ruling(decision, evidence, request, facts)
+
+    def permit(
+        self,
+        ruling: Ruling,
+        *,
+        worker: str,
+        portrait_sha256: str,
+        speech_sha256: str,
+        controls: Mapping[str, Any],
+        mark_id: str,
+    ) -> str:
+        """A permit for exactly what was ruled on, for one worker, once, for at most 60 seconds.
+
+        Args:
+            mark_id: 16 hex digits, the id that the watermark will carry.
+        Raises:
+            PermitRefusedError: refused, too old, used already, of other inputs, or not proven to be in the log.
+            LogError: the log cannot be read.
+        """
+        request, decision, now = ruling.request, ruling.decision, self._now()
+        # (1) allowed at all
+        if not decision.allowed or decision.reasons:
+            raise PermitRefusedError("This was refused, so there is no permit; see the reasons of the decision.")
+        # (2) the decision is in our log, as it stands here (RFC 9162 §2.1.3)
+        self._check_logged(ruling)
+        # (3) fresh, and not used for a permit before
+        if not 0 <= now - ruling.facts.now <= MAX_RULING_AGE_S:
+            raise PermitRefusedError("This decision is too old for a permit; ask again.")
+        # (4) of exactly these inputs
+        given = (portrait_sha256, speech_sha256, controls_sha256(controls))
+        if given != (request.portrait_sha256, request.speech_sha256, request.controls_sha256):
+            raise PermitRefusedError("The inputs are not those that were decided on; ask for a decision on these.")
+        issued_at = int(now)
+        consent = ruling.facts.consent
+        permit = Permit(
+            permit_id=secrets.token_hex(16),
+            decision_index=ruling.evidence.index,
+            action=request.action,
+            client_id=request.client_id,
+            subject="" if request.subject_id is None else self._keys.pseudonym("subject", request.subject_id),
+            portrait_sha256=portrait_sha256,
+            speech_sha256=speech_sha256,
+            controls_sha256=request.controls_sha256,
+            consent_sha256=None if consent is None else consent.sha256,
+            consent_epoch=ruling.facts.subject_epoch,
+            mark_id=mark_id,
+            purpose=request.purpose,
+            worker=worker,
+            issued_at=issued_at,
+            expires_at=issued_at + MAX_PERMIT_LIFETIME_S,
+        )
+        self._use_once(ruling.evidence.index, now)
+        return issue_permit(permit, self._keys.permit_key)
+
+    def record(self, kind: str, body: dict[str, Any]) -> LogEvidence:
+        """Log anything else that happens: consents, refusals at the door, deliveries, key events.
+
+        Args:
+            body: pseudonyms (`pseudonym`), hashes, codes and numbers only.
+        Raises: LogError.
+        """
+        if kind == DECISION_KIND:
+            raise EntryRefusedError("Decisions are logged by ruling, not by hand.")
+        return self.log.append(kind, body)
+
+    def pseudonym(self, namespace: str, value: str) -> str:
+        """The name under which a subject, client or file appears in the log; see `KeyRing.pseudonym`."""
+        return self._keys.pseudonym(namespace, value)
+
+    def _check_logged(self, ruling: Ruling) -> None:
+        """Raises: PermitRefusedError: the log does not hold this ruling."""
+        expected = _decision_body(
+            ruling.decision,
+            ruling.request.pseudonymised(self._keys.pseudonym),
+            ruling.facts.pseudonymised(self._keys.pseudonym),
+        )
+        try:
+            verify_evidence(ruling.evidence, self._keys.log_public, origin=self.log.origin)
+            entry = self.log.entry(ruling.evidence.index)
+        except (LogError, AttributeError) as exc:
+            raise PermitRefusedError("The log does not prove this decision, so there is no permit.") from exc
+        if sha256_hex(b"\x00" + canonical_json(entry)) != ruling.evidence.leaf_hash:
+            raise PermitRefusedError("The evidence is not that of the logged decision, so there is no permit.")
+        if entry["kind"] != DECISION_KIND or canonical_json(entry["body"]) != canonical_json(expected):
+            raise PermitRefusedError("The log holds another decision than this one, so there is no permit.")
+
+    def _use_once(self, index: int, now: float) -> None:
+        with self._lock:
+            if index in self._used:
+                raise PermitRefusedError("This decision has led to a permit already; ask again for another render.")
+            self._used = {each: at for each, at in self._used.items() if now - at <= 2 * MAX_RULING_AGE_S}
+            self._used[index] = now
+
+
+def _decision_body(decision: Decision, request: RenderRequest, facts: Facts) -> dict[str, Any]:
+    """What the log keeps of a decision: enough to repeat it, nothing that names a person."""
+    return {
+        "allowed": decision.allowed,
+        "reasons": list(decision.codes),
+        "policy_sha256": decision.policy_sha256,
+        "facts_sha256": decision.facts_sha256,
+        "request": request.to_json(),
+        "facts": facts.to_json(),
+    }
