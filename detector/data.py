@@ -17,7 +17,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -28,12 +28,13 @@ from jaxtyping import Float16, Float32, UInt8
 
 from detector.blend import self_blend
 from detector.camera import CameraStyle, film_still
-from detector.channel import Channel, deliver
+from detector.channel import Channel, deliver, without_mark
 from detector.errors import EmptyCorpusError, LeakyCorpusError
 from detector.face import FaceBox
 from detector.observation import Observer
 from detector.picture import read_picture
 from watermark.media import Clip, decode_clip
+from watermark.payload import MarkId
 
 Split = Literal["train", "calibrate", "test"]
 
@@ -69,15 +70,15 @@ class Render:
         name: unique among the renders.
         identity: whose portrait was animated: the portrait's folder and stem, as in "synthetic/9x7_04".
         voice: who speaks.
-        marked: whether the frames carry the watermark; unmarked ones exist in memory only, inside a training permit.
-        clip: decodes the delivery, or renders.
+        path: the delivery: marked, like everything that leaves the generator.
+        mark_id: the mark it carries.
     """
 
     name: str
     identity: str
     voice: str
-    marked: bool
-    clip: Callable[[], Clip]
+    path: Path
+    mark_id: MarkId
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,20 @@ class Material:
         synthetic_stills: portraits of synthetic identities, the ones that were rendered.
         talking_clips: recordings of people who talk.
         renders: the generator's outputs.
+        watermark_key: the key they are marked under. With it, half of them are shown to the network with their mark
+            taken off again, in memory; without it, all of them marked, and then all authentic items are marked too.
     """
 
     protected_stills: tuple[Path, ...]
     synthetic_stills: tuple[Path, ...]
     talking_clips: tuple[Path, ...]
     renders: tuple[Render, ...]
+    watermark_key: bytes | None = field(default=None, repr=False)
+
+    @property
+    def mark_share(self) -> float:
+        """Share of marked items, in either class."""
+        return 0.5 if self.watermark_key is not None or not self.renders else 1.0
 
 
 @dataclass(frozen=True)
@@ -144,8 +153,8 @@ class Example(NamedTuple):
         cells_TCGG: see `Observation`.
         face_px: side of the face on arrival.
         thumbnail_HWC: the middle frame, 16×16.
-        background_CGG: cells of a corner of the middle frame, away from the face.
-        file: bits per pixel, side of the frames, codec as a number, constant rate factor.
+        background_C: mean cells of a corner of the middle frame, away from the face.
+        coding_4: bits per pixel, side of the frames, codec as a number, constant rate factor.
     """
 
     item: Item
@@ -153,16 +162,17 @@ class Example(NamedTuple):
     face_px: float
     thumbnail_HWC: Float32[np.ndarray, "16 16 3"]
     background_C: Float32[np.ndarray, " c"]
-    file: Float32[np.ndarray, " 4"]
+    coding_4: Float32[np.ndarray, " 4"]
 
 
 def renders_in(folder: Path) -> tuple[Render, ...]:
-    """The renders that a folder's `index.jsonl` lists, each line `{"file", "identity", "voice", "marked"}`."""
+    """The renders that a folder's `index.jsonl` lists, each line `{"file", "identity", "voice", "mark_id"}`."""
     renders = []
     for line in (folder / "index.jsonl").read_text().splitlines():
         entry = json.loads(line)
         path = folder / entry["file"]
-        renders.append(Render(path.stem, entry["identity"], entry["voice"], bool(entry["marked"]), _decoder_of(path)))
+        mark_id = MarkId.from_hex(entry["mark_id"])
+        renders.append(Render(path.stem, entry["identity"], entry["voice"], path, mark_id))
     return tuple(renders)
 
 
@@ -205,17 +215,20 @@ def check_disjoint(items: Sequence[Item]) -> None:
         raise LeakyCorpusError(leaking)
 
 
-def make_example(item: Item, observer: Observer, *, mark_share: float = 0.5) -> Example | None:
+def make_example(
+    item: Item, observer: Observer, *, mark_share: float = 0.5, watermark_key: bytes | None = None
+) -> Example | None:
     """Make one example: picture or clip → camera → delivery → channel → cells. None where no face is found at the end.
 
     Args:
         item: what to make.
         observer: finds the face and computes the cells.
-        mark_share: share of the authentic items that carry a mark of chance: that of the renders.
+        mark_share: share of the items that are marked, in either class.
+        watermark_key: the key the renders are marked under; needed to take marks off.
     """
     rng = np.random.default_rng(item.seed)
     channel = Channel.draw(np.random.default_rng(_seed_of(item.pair, 0)))
-    delivered = _delivered(item, observer, rng, mark_share)
+    delivered = _delivered(item, observer, rng, mark_share, watermark_key)
     if delivered is None:
         return None
     arrival = channel.carry(delivered)
@@ -244,7 +257,13 @@ class ExampleStore:
     folder: Path
 
     def examples(
-        self, items: Sequence[Item], observer: Observer, *, mark_share: float, progress: Callable[[int, int], None]
+        self,
+        items: Sequence[Item],
+        observer: Observer,
+        *,
+        mark_share: float,
+        watermark_key: bytes | None,
+        progress: Callable[[int, int], None],
     ) -> Iterator[Example]:
         """Each item's example, made or read; items without a face at the end are left out."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -252,7 +271,7 @@ class ExampleStore:
             progress(position, len(items))
             path = self.folder / f"{_key_of(item, mark_share)}.npz"
             if not path.is_file():
-                example = make_example(item, observer, mark_share=mark_share)
+                example = make_example(item, observer, mark_share=mark_share, watermark_key=watermark_key)
                 fields = {} if example is None else {k: v for k, v in example._asdict().items() if k != "item"}
                 partial = path.with_suffix(".partial.npz")
                 np.savez(partial, **fields)
@@ -265,7 +284,7 @@ class ExampleStore:
                         float(fields["face_px"]),
                         fields["thumbnail_HWC"],
                         fields["background_C"],
-                        fields["file"],
+                        fields["coding_4"],
                     )
         progress(len(items), len(items))
 
@@ -315,10 +334,15 @@ def _item(
     return Item(name, kind, identity, source, split, pair, _seed_of(name, 1), path, render)
 
 
-def _delivered(item: Item, observer: Observer, rng: np.random.Generator, mark_share: float) -> Clip | None:
+def _delivered(
+    item: Item, observer: Observer, rng: np.random.Generator, mark_share: float, watermark_key: bytes | None
+) -> Clip | None:
     """The clip as its maker would hand it out: the renders are; authentic and self-blended material is made so here."""
     if item.render is not None:
-        return _excerpt(item.render.clip(), rng)
+        clip = decode_clip(item.render.path)
+        if watermark_key is not None and rng.random() >= mark_share:
+            clip = without_mark(clip, watermark_key, item.render.mark_id)
+        return _excerpt(clip, rng)
     assert item.path is not None, "an item has a path or a render"
     if item.kind in (Kind.FILMED_STILL, Kind.SELF_BLENDED_STILL):
         # Both items of a pair are filmed by the same camera.
@@ -331,10 +355,10 @@ def _delivered(item: Item, observer: Observer, rng: np.random.Generator, mark_sh
         frames_THWC = film_still(still_HWC, faces[0], style, shared, num_frames=NUM_FRAMES)
     else:
         shared = np.random.default_rng(_seed_of(item.pair, 2))
-        clip = _framed(_excerpt(decode_clip(item.path), shared), observer, shared)
-        if clip is None:
+        framed = _framed(_excerpt(decode_clip(item.path), shared), observer, shared)
+        if framed is None:
             return None
-        frames_THWC = clip.frames_THWC
+        frames_THWC = framed.frames_THWC
     if item.kind.synthetic:
         frames_THWC = self_blend(frames_THWC, _boxes(frames_THWC, observer), rng)
     return deliver(frames_THWC, 25.0, rng, mark_share=mark_share)
@@ -367,10 +391,6 @@ def _boxes(frames_THWC: UInt8[np.ndarray, "t h w 3"], observer: Observer) -> lis
     """The face in every frame, found in every fourth and held in between."""
     found, _ = observer.finder.track([frames_THWC[index] for index in range(0, len(frames_THWC), 4)])
     return [found[index // 4] for index in range(len(frames_THWC))]
-
-
-def _decoder_of(path: Path) -> Callable[[], Clip]:
-    return lambda: decode_clip(path)
 
 
 def _identity(path: Path) -> str:

@@ -1,0 +1,272 @@
+"""The detector as a whole: weights from one file, clips and pictures in, calibrated statements out.
+
+T frame  H,W pixel  D width of the heads  S sorted nonconformity
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from detector.calibration import (
+    CLASSES,
+    PRIOR,
+    STRATA,
+    Calibration,
+    ClassName,
+    OperatingPoint,
+    Stratum,
+    stratum_of,
+)
+from detector.errors import WeightsError
+from detector.model import HeadConfig, Heads, Judgement
+from detector.observation import NUM_PAIRS, Observation, Observer
+from watermark.media import Clip
+
+WEIGHTS = Path(__file__).with_name("weights") / "detector.safetensors"
+MODEL_CARD = WEIGHTS.with_suffix(".md")
+
+LEAST_FRAMES = 16
+LEAST_FACE_PX = 64
+_FORMAT = "placet-detector-1"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why there is no opinion: a stable code, and a sentence for people."""
+
+    code: str
+    sentence: str
+
+
+NO_FACE = Reason("no_face", "No face was found in the frames that were looked at.")
+FACE_TOO_SMALL = Reason("face_too_small", f"The face is smaller than {LEAST_FACE_PX} pixels; send a larger copy.")
+TOO_FEW_FRAMES = Reason(
+    "too_few_frames", f"There are fewer than {LEAST_FRAMES} frames; the error rates were measured on clips."
+)
+OUT_OF_DISTRIBUTION = Reason(
+    "out_of_distribution", "The face looks unlike everything that the error rates were measured on."
+)
+AMBIGUOUS = Reason("conformal_set_ambiguous", "At the stated error rate neither class can be excluded.")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of the clip and its own probability.
+
+    Attributes:
+        start_s, end_s: from the first frame of the clip.
+        face: number of the face; 0 is the main one.
+        p: probability of synthetic, from the frames within; less certain than that of the whole.
+    """
+
+    start_s: float
+    end_s: float
+    face: int
+    p: float
+
+
+@dataclass(frozen=True)
+class DetectorScore:
+    """What the detector can say of one clip or picture.
+
+    Attributes:
+        p: probability of synthetic at equal priors; None where nothing was seen.
+        prior: the prior that `p` supposes.
+        llr: natural logarithm of the likelihood ratio, synthetic over authentic.
+        conformal_set: the classes that cannot be excluded at the stated error rate.
+        ood: share of the calibration clips nearer to the known material than this one.
+        timeline: the same over time.
+        heat_GG: which cells of the face crop the logit came from, mean over frames; for vetted eyes.
+        frames_used: frames looked at.
+        num_faces: faces in the fullest of them.
+        face_px: side of the main face in pixels; 0 where there is none.
+        abstain: why this is no basis for a verdict; empty where it is one.
+    """
+
+    p: float | None
+    prior: float
+    llr: float | None
+    conformal_set: tuple[ClassName, ...]
+    ood: float | None
+    timeline: tuple[Segment, ...]
+    heat_GG: Float32[np.ndarray, "14 14"] | None
+    frames_used: int
+    num_faces: int
+    face_px: float
+    abstain: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class DetectorWeights:
+    """What is kept in the file: heads, calibration, operating point, and what they were made from."""
+
+    heads: Heads
+    calibration: Calibration
+    operating_point: OperatingPoint
+    calibrated_on: str
+
+
+class Detector:
+    """Loaded once, asked often. Not safe to share between threads."""
+
+    def __init__(self, weights: DetectorWeights, model_version: str, observer: Observer) -> None:
+        self.model_version = model_version
+        self.operating_point = weights.operating_point
+        self.calibrated_on = weights.calibrated_on
+        self._heads = weights.heads
+        self._calibration = weights.calibration
+        self._observer = observer
+
+    @classmethod
+    def load(cls, path: Path = WEIGHTS) -> Detector:
+        """Load the shipped detector, or another weights file. Raises: WeightsError, BackboneError."""
+        weights, model_version = read_weights(path)
+        return cls(weights, model_version, Observer.load())
+
+    def score(self, clip: Clip | UInt8[np.ndarray, "h w 3"], *, bits_per_pixel: float | None = None) -> DetectorScore:
+        """Look at a clip or a picture and say what can be said.
+
+        Args:
+            clip: a decoded clip, or one picture as sRGB 0..255.
+            bits_per_pixel: of the file the clip came from; chooses the codec stratum of the conformal set.
+        """
+        frames_THWC = clip.frames_THWC if isinstance(clip, Clip) else clip[None]
+        rate_hz = clip.rate_hz if isinstance(clip, Clip) else 25.0
+        observation = self._observer.observe(frames_THWC, num_pairs=NUM_PAIRS)
+        too_few = (TOO_FEW_FRAMES,) if len(frames_THWC) < LEAST_FRAMES else ()
+        if observation is None:
+            return DetectorScore(None, PRIOR, None, (), None, (), None, 0, 0, 0.0, (NO_FACE, *too_few))
+        return self._state(observation, len(frames_THWC), rate_hz, stratum_of(bits_per_pixel), too_few)
+
+    def judge(self, observation: Observation) -> Judgement:
+        """What the heads say, before calibration."""
+        with torch.inference_mode():
+            judged: Judgement = self._heads(torch.from_numpy(observation.cells_TCGG)[None])
+        return judged
+
+    def _state(
+        self,
+        observation: Observation,
+        num_frames: int,
+        rate_hz: float,
+        stratum: Stratum,
+        too_few: tuple[Reason, ...],
+    ) -> DetectorScore:
+        judged = self.judge(observation)
+        logit = float(judged.clip_B[0])
+        embedding_D = judged.embedding_BD[0].numpy().astype(np.float64)
+        conformal_set = self._calibration.conformal_set(logit, stratum)
+        abstain = list(too_few)
+        if observation.face_px < LEAST_FACE_PX:
+            abstain.append(FACE_TOO_SMALL)
+        if self._calibration.is_outlier(embedding_D):
+            abstain.append(OUT_OF_DISTRIBUTION)
+        if len(conformal_set) == len(CLASSES):
+            abstain.append(AMBIGUOUS)
+        return DetectorScore(
+            p=self._calibration.probability(logit),
+            prior=PRIOR,
+            llr=self._calibration.log_likelihood_ratio(logit),
+            conformal_set=conformal_set,
+            ood=self._calibration.novelty(embedding_D),
+            timeline=self._timeline(observation, judged, num_frames, rate_hz),
+            heat_GG=judged.cells_BTGG[0].mean(dim=0).numpy(),
+            frames_used=len(observation.frame_indices),
+            num_faces=observation.num_faces,
+            face_px=observation.face_px,
+            abstain=tuple(abstain),
+        )
+
+    def _timeline(
+        self, observation: Observation, judged: Judgement, num_frames: int, rate_hz: float
+    ) -> tuple[Segment, ...]:
+        """One segment per pair looked at, reaching half-way to its neighbours."""
+        frame_T = judged.frame_BT[0].numpy()
+        # What the temporal head added to the whole is shared by all segments.
+        shared = float(judged.clip_B[0]) - float(frame_T.mean())
+        pairs = max(1, len(frame_T) // 2)
+        logits = frame_T.reshape(pairs, -1).mean(axis=1) + shared
+        middles_s = [
+            (float(np.mean(observation.frame_indices[2 * i : 2 * i + 2])) + 0.5) / rate_hz for i in range(pairs)
+        ]
+        edges_s = [0.0, *((a + b) / 2 for a, b in itertools.pairwise(middles_s)), num_frames / rate_hz]
+        return tuple(
+            Segment(round(start, 3), round(end, 3), 0, self._calibration.probability(float(logit)))
+            for (start, end), logit in zip(itertools.pairwise(edges_s), logits, strict=True)
+        )
+
+
+def write_weights(path: Path, weights: DetectorWeights) -> str:
+    """Write heads, calibration and operating point into one file; returns the model version."""
+    calibration = weights.calibration
+    tensors = {f"heads.{name}": np.asarray(value) for name, value in weights.heads.state_dict().items()}
+    tensors |= {
+        f"calibration.scores.{stratum}.{name}": scores_S.astype(np.float64)
+        for (stratum, name), scores_S in calibration.scores.items()
+    }
+    tensors["calibration.centres_2D"] = np.ascontiguousarray(calibration.centres_2D, np.float64)
+    tensors["calibration.whitening_DD"] = np.ascontiguousarray(calibration.whitening_DD, np.float64)
+    tensors["calibration.distances_S"] = np.ascontiguousarray(calibration.distances_S, np.float64)
+    about = {
+        "format": _FORMAT,
+        "config": json.dumps(asdict(weights.heads.config)),
+        "curve": json.dumps([calibration.slope, calibration.offset]),
+        "operating_point": json.dumps(asdict(weights.operating_point)),
+        "calibrated_on": weights.calibrated_on,
+    }
+    tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(save(tensors, metadata=about))
+    partial.replace(path)
+    return _version_of(tensors, about)
+
+
+def read_weights(path: Path) -> tuple[DetectorWeights, str]:
+    """What `write_weights` wrote, and its model version. Raises: WeightsError."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about: dict[str, Any] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if about.get("format") != _FORMAT:
+            raise WeightsError(f"{path.name} is not in the form {_FORMAT}; reinstall, or train it again.")
+        heads = Heads(HeadConfig(**json.loads(about["config"])))
+        prefix = "heads."
+        heads.load_state_dict(
+            {name.removeprefix(prefix): torch.from_numpy(t) for name, t in tensors.items() if name.startswith(prefix)}
+        )
+        slope, offset = json.loads(about["curve"])
+        scores = {(s, c): tensors[f"calibration.scores.{s}.{c}"] for s in STRATA for c in CLASSES}
+        calibration = Calibration(
+            slope,
+            offset,
+            scores,
+            tensors["calibration.centres_2D"],
+            tensors["calibration.whitening_DD"],
+            tensors["calibration.distances_S"],
+        )
+        point = json.loads(about["operating_point"])
+        operating_point = OperatingPoint(**{**point, "fpr_ci95": tuple(point["fpr_ci95"])})
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as exc:
+        raise WeightsError(f"{path.name} cannot be read ({type(exc).__name__}); reinstall, or train it again.") from exc
+    heads.eval().requires_grad_(False)
+    return DetectorWeights(heads, calibration, operating_point, about["calibrated_on"]), _version_of(tensors, about)
+
+
+def _version_of(tensors: dict[str, np.ndarray], about: dict[str, str]) -> str:
+    """The format and a digest of the content; the order of entries within the file does not count."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].tobytes())
+    return f"{_FORMAT}+{digest.hexdigest()[:12]}"
