@@ -20,10 +20,10 @@ from api.settings import Settings
 from api.uploads import BodyGuard
 
 DESCRIPTION = """\
-Talking-face video, released only with the signed consent of the person shown, marked in every frame, signed, and logged.
+Talking-face video, released only with the signed consent of the person shown: marked in every frame, signed, logged.
 
-Get a token at `/oauth/token` (client credentials with `private_key_jwt`); each token is good for one group of endpoints.
-Errors are `application/problem+json` with a stable `code`; refusals carry every reason and the index of their log entry.
+Get a token at `/oauth/token` (client credentials with `private_key_jwt`); a token is good for one group of endpoints.
+Errors are `application/problem+json` with a stable `code`; a refusal carries every reason and the index of its log entry.
 """
 
 

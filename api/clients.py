@@ -105,9 +105,9 @@ class ClientDirectory:
             evidence = self._gate.record(
                 "client.registered",
                 {
-                    "client": client_id,
+                    "client": self._gate.pseudonym("client", client_id),
                     "client_kind": vetting.kind,
-                    "org": vetting.org,
+                    "org": self._gate.pseudonym("org", vetting.org),
                     "scopes": sorted(vetting.scopes),
                     "budget_s_per_day": round(vetting.budget_s_per_day),
                     "term_expires_at": None if vetting.term_expires_at is None else int(vetting.term_expires_at),
@@ -154,7 +154,7 @@ class ClientDirectory:
             if client is None or client.kind == "subject":
                 raise NotFoundError("There is no such client.")
             if client.status != "suspended":
-                self._gate.record("client.suspended", {"client": client_id})
+                self._gate.record("client.suspended", {"client": self._gate.pseudonym("client", client_id)})
                 client.status = "suspended"
         return client
 

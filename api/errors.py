@@ -276,6 +276,8 @@ STATUS_BY_CODE: dict[str, int] = {
     "engine": 503,
     "storage": 500,
     # policy
+    "consent.epoch": 409,
+    "consent.revoked": 403,
     "canonical": 422,
     "identity": 422,
     "keys": 500,

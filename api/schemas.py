@@ -1,6 +1,6 @@
-"""HTTP types: what goes over the wire, and nothing else. Additive changes only; a field once published keeps its meaning.
+"""HTTP types: what goes over the wire, and nothing else.
 
-Times are RFC 3339 in UTC. Unknown fields of a request are refused.
+Additive changes only: a field once published keeps its meaning. Times are RFC 3339 in UTC. Unknown fields of a request are refused.
 """
 
 from __future__ import annotations
@@ -11,9 +11,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
-def moment(seconds: float | None) -> datetime | None:
+def moment(seconds: float) -> datetime:
     """Seconds since the epoch as the wire's time."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).replace(microsecond=0)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=0)
+
+
+def moment_or_none(seconds: float | None) -> datetime | None:
+    """The same for a time that may be absent."""
+    return None if seconds is None else moment(seconds)
 
 
 def _aware(value: datetime) -> datetime:
@@ -77,6 +82,8 @@ class ChallengeOut(ResponseModel):
     """A nonce to put into the enrolment statement; usable once."""
 
     nonce: str
+    subject_id: str = Field(description="The pseudonym that the statement must name.")
+    portrait_sha256: str | None = Field(description="SHA-256 of the normalised portrait, if one was sent along.")
     expires_at: datetime
 
 
@@ -147,6 +154,12 @@ class ConsentOut(ResponseModel):
     log_index: int
 
 
+class ConsentsOut(ResponseModel):
+    """Every consent of the subject who asks, newest first."""
+
+    consents: list[ConsentOut]
+
+
 class RevocationOut(ResponseModel):
     """A revocation on record, in force since `revoked_at`."""
 
@@ -158,12 +171,14 @@ class RevocationOut(ResponseModel):
 
 # -- renders
 
+RenderStatus = Literal["queued", "running", "delivered", "refused", "failed"]
+
 
 class RenderOut(ResponseModel):
     """A render and what has become of it."""
 
     render_id: str
-    status: Literal["queued", "running", "delivered", "refused", "failed"]
+    status: RenderStatus
     progress: float = Field(ge=0, le=1)
     subject_id: str | None
     purpose: str

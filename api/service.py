@@ -45,7 +45,7 @@ class Service:
         self.now = now
         self.issuer = settings.base_url
         self.database = Database.open(settings.database_path)
-        self.instance = Instance.open(settings.home)
+        self.instance = Instance.open(settings.home, now=now)
         self.keys = self.instance.keys
         self.log = self.instance.log
         self.gate = self.instance.gate
@@ -72,11 +72,11 @@ class Service:
             now=now,
             leeway_s=settings.clock_leeway_s,
         )
-        self.trust_roots_pem = trust_roots_pem(settings.pki_dir)
+        self.trust_roots_pem = trust_roots_pem(self.instance.pki)
         self.intake = Intake(settings)
-        self.worker = Worker(settings, self.keys)
+        self.worker = Worker(settings, self.instance)
         self.examiner = Examiner(settings, self.keys, self.trust_roots_pem)
-        self.consents = ConsentBook(self.database, self.gate, self.keys, now)
+        self.consents = ConsentBook(self.database, self.gate, now)
         self.enrolment = Enrolment(
             database=self.database,
             blobs=self.blobs,
@@ -110,7 +110,7 @@ class Service:
     def record_rejection(self, code: str, unverified_client_id: str, endpoint: str) -> int:
         """Log that somebody was not let in: a code and a pseudonym, never the token. Returns the log index."""
         self.metrics.count("placet_token_rejections_total", code=code)
-        client = self.keys.pseudonym("client", unverified_client_id) if unverified_client_id else None
+        client = self.gate.pseudonym("client", unverified_client_id) if unverified_client_id else None
         return self.gate.record("token.rejected", {"code": code, "client": client, "endpoint": endpoint}).index
 
     def _prewarm(self) -> None:

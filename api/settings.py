@@ -102,11 +102,6 @@ class Settings(BaseSettings):
         return self.home / "staging"
 
     @property
-    def pki_dir(self) -> Path:
-        """C2PA signing authority."""
-        return self.home / "pki"
-
-    @property
     def operator_key_path(self) -> Path:
         """Private JWK of the local operator's OAuth client."""
         return self.home / "operator.jwk"

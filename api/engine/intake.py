@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import hashlib
 import io
+import json
 import os
 import resource
 import select
@@ -31,6 +32,7 @@ from api.settings import Settings
 
 PORTRAIT = "portrait"
 SPEECH = "speech"
+CONTROLS = "controls"
 
 
 class IntakeCrashedError(IntakeError):
@@ -58,6 +60,10 @@ class Intake:
         """16 kHz mono PCM16 WAV and its duration in seconds. Raises RemoteError with a `speech.*`/`media.*` code."""
         answer = self._call(SPEECH, data)
         return answer.attachments["data"], float(answer.header["summary"]["duration_s"])
+
+    def controls(self, controls: dict[str, Any]) -> None:
+        """Check motion controls. Raises RemoteError with a `controls.*` code."""
+        self._call(CONTROLS, json.dumps(controls).encode())
 
     def _call(self, kind: str, data: bytes) -> Message:
         wall_s = self._settings.intake_wall_s + 10.0  # the intake process itself watches the limit
@@ -94,6 +100,7 @@ def main() -> None:
 
 
 def _import_decoders() -> None:
+    import generator.motion
     import generator.portrait
     import generator.speech  # noqa: F401
 
@@ -175,13 +182,21 @@ def _address_space_bytes() -> int:
 
 
 def _decode(kind: str, data: bytes, limits: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    if kind == PORTRAIT:
-        return _decode_portrait(data)
-    return _decode_speech(data)
+    match kind:
+        case "portrait":
+            return _decode_portrait(data)
+        case "speech":
+            return _decode_speech(data)
+        case "controls":
+            from generator.motion import MotionControls
+
+            MotionControls.from_json(json.loads(data))
+            return {}, b""
+    raise ProtocolError("Unknown kind of upload.")
 
 
 def _decode_portrait(data: bytes) -> tuple[dict[str, Any], bytes]:
-    from generator.portrait import locate_face, normalise_portrait
+    from generator.portrait import normalise_portrait
 
     png = normalise_portrait(data)
     return {"sha256": hashlib.sha256(png).hexdigest()}, png

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from api.engine.child import Handler, Progress, connect, serve
 from api.engine.process import EngineProcess
 from api.engine.wire import Message
 from api.settings import Settings
-from policy.keys import KeyRing, public_key_bytes
+from policy.instance import Instance
+from policy.keys import public_key_bytes
 
 PREPARE = "prepare"
 RENDER = "render"
@@ -48,9 +49,9 @@ class Produced:
 class Worker:
     """Hands jobs to the worker process."""
 
-    def __init__(self, settings: Settings, keys: KeyRing) -> None:
+    def __init__(self, settings: Settings, instance: Instance) -> None:
         self._settings = settings
-        self._keys = keys
+        self._instance = instance
         self.name = settings.worker_name
         self.process = EngineProcess("api.engine.worker", self._hello)
 
@@ -61,29 +62,35 @@ class Worker:
 
     def render(
         self,
-        permit: Callable[[], str],
+        authorise: Callable[[], tuple[str, dict[str, Any]]],
         *,
         portrait: bytes,
         speech: bytes,
         controls: dict[str, Any],
         consent: dict[str, Any] | None,
-        evidence: dict[str, Any],
         dst: Path,
         on_progress: Callable[[float], None] | None = None,
     ) -> Produced:
-        """Redeem the permit that `permit` issues once the worker is free.
+        """Have one permitted render made.
 
+        Args:
+            authorise: called once the worker is free; answers the permit and the log evidence of its decision.
         Raises: RemoteError with a `permit.*` or other code; EngineError if the process is lost.
         """
-        answer = self.process.call(
-            lambda: {
+
+        def job() -> dict[str, Any]:
+            permit, evidence = authorise()
+            return {
                 "op": RENDER,
-                "permit": permit(),
+                "permit": permit,
                 "controls": controls,
                 "consent": consent,
                 "evidence": evidence,
-                "dst": str(dst),
-            },
+                "dst": str(dst.absolute()),
+            }
+
+        answer = self.process.call(
+            job,
             {"portrait": portrait, "speech": speech},
             wall_s=self._settings.render_wall_s,
             on_progress=on_progress,
@@ -99,17 +106,17 @@ class Worker:
         )
 
     def _hello(self) -> Message:
-        settings = self._settings
+        settings, keys = self._settings, self._instance.keys
         return Message(
             {
                 "name": self.name,
-                "permit_public": base64.b64encode(public_key_bytes(self._keys.permit_public)).decode(),
-                "log_public": base64.b64encode(public_key_bytes(self._keys.log_public)).decode(),
-                "ledger": str((settings.home / "worker" / f"{self.name}.sqlite3").absolute()),
-                "pki": str(settings.pki_dir.absolute()),
+                "permit_public": base64.b64encode(public_key_bytes(keys.permit_public)).decode(),
+                "log_public": base64.b64encode(public_key_bytes(keys.log_public)).decode(),
+                "ledger": str(self._instance.ledger_path.absolute()),
+                "pki": str(self._instance.pki.absolute()),
                 "threads": settings.threads,
             },
-            {"watermark_key": self._keys.watermark_key},
+            {"watermark_key": keys.watermark_key},
         )
 
 
@@ -119,17 +126,15 @@ class Worker:
 def prepare_worker(hello: Message) -> Handler:
     """Load models and keys; returns the handler of jobs."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     from generator.session import RenderWorker
+
     from watermark.credentials import SigningAuthority
 
     set_threads(int(hello.header["threads"]))
-    ledger = Path(hello.header["ledger"])
-    ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     worker = RenderWorker(
         name=hello.header["name"],
         permit_public=Ed25519PublicKey.from_public_bytes(base64.b64decode(hello.header["permit_public"])),
-        ledger_path=ledger,
+        ledger_path=Path(hello.header["ledger"]),
         watermark_key=hello.attachments["watermark_key"],
         authority=SigningAuthority.load(Path(hello.header["pki"])),
         log_public=Ed25519PublicKey.from_public_bytes(base64.b64decode(hello.header["log_public"])),
@@ -138,7 +143,7 @@ def prepare_worker(hello: Message) -> Handler:
     def handle(job: Message, progress: Progress) -> Message:
         if job.header["op"] == PREPARE:
             summary = worker.prepare(job.attachments["portrait"])
-            return Message({"summary": asdict(summary) if is_dataclass(summary) else dict(summary)})
+            return Message({"summary": asdict(summary)})
         produced = worker.render(
             job.header["permit"],
             portrait=job.attachments["portrait"],

@@ -63,7 +63,11 @@ async def detect(request: Request, service: ServiceDep, actor: DetectCreator) ->
 def _examine(service: ServiceDep, client_id: str, data: bytes, mime: str) -> dict[str, Any]:
     """Examine, then log who asked and what came out; of the content only a keyed hash, useless without our key."""
     content = hmac.new(service.keys.commitment_key, b"detection\0" + hashlib.sha256(data).digest(), hashlib.sha256)
-    entry = {"client": client_id, "content_hmac": content.hexdigest(), "num_bytes": len(data)}
+    entry = {
+        "client": service.gate.pseudonym("client", client_id),
+        "content_hmac": content.hexdigest(),
+        "num_bytes": len(data),
+    }
     try:
         report = service.examiner.examine(data, mime)
     except Exception as error:

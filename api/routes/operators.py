@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from api.clients import Vetting
 from api.deps import Operator, ServiceDep
-from api.schemas import ClientIn, ClientOut, ClientsOut, moment
+from api.schemas import ClientIn, ClientOut, ClientsOut, moment, moment_or_none
 from api.storage.models import Client
 
 router = APIRouter(prefix="/v1/operators", tags=["operators"])
@@ -52,8 +52,8 @@ def _out(client: Client) -> ClientOut:
         project=client.project,
         ethics_reference=client.ethics_reference,
         scopes=client.scopes,
-        status=client.status,
-        term_expires_at=moment(client.term_expires_at),
+        status="approved" if client.status == "approved" else "suspended",
+        term_expires_at=moment_or_none(client.term_expires_at),
         budget_s_per_day=client.budget_s_per_day,
         created_at=moment(client.created_at),
         log_index=client.log_index,

@@ -73,6 +73,7 @@ class Challenge(Base):
 
     __tablename__ = "challenges"
     nonce: Mapped[str] = mapped_column(String(64), primary_key=True)
+    subject_id: Mapped[str] = mapped_column(String(64))  # the pseudonym that the subject will have
     expires_at: Mapped[float] = mapped_column(Float)
 
 

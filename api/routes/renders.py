@@ -1,0 +1,169 @@
+"""/v1/renders: ask for a video, follow it, fetch it. Everything here passes the gate; there is no other way in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse
+
+from api.deps import RenderCreator, RenderReader, ServiceDep
+from api.engine.renders import Submission
+from api.errors import InvalidFieldError, MissingFieldError
+from api.schemas import Evidence, Reason, RenderOut, RenderStatus, moment, moment_or_none
+from api.storage.models import Render
+from api.uploads import Form, read_form
+from policy.identity import Actor
+
+router = APIRouter(prefix="/v1/renders", tags=["renders"])
+
+_TEXTS = ("subject_id", "portrait_sha256", "purpose", "controls")
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["subject_id", "speech", "purpose"],
+                    "properties": {
+                        "subject_id": {"type": "string", "description": "whom the video will show"},
+                        "speech": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "sound, up to ten minutes",
+                        },
+                        "portrait": {"type": "string", "format": "binary", "description": "image file"},
+                        "portrait_sha256": {
+                            "type": "string",
+                            "description": "instead of a file: an enrolled portrait",
+                        },
+                        "purpose": {"type": "string", "description": "purpose IRI that the consent must cover"},
+                        "controls": {"type": "string", "description": "motion controls, a JSON object"},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Ask for a video; 403 with every reason if the gate refuses",
+    openapi_extra=_BODY,
+)
+async def create(request: Request, response: Response, service: ServiceDep, actor: RenderCreator) -> RenderOut:
+    limits = service.settings
+    form = await read_form(
+        request,
+        file_limits={"speech": limits.max_speech_bytes, "portrait": limits.max_portrait_bytes},
+        texts=_TEXTS,
+        max_text_bytes=limits.max_json_bytes,
+    )
+    render = await run_in_threadpool(_submit, service, actor, form)
+    response.headers["Location"] = f"/v1/renders/{render.render_id}"
+    return render
+
+
+def _submit(service: ServiceDep, actor: Actor, form: Form) -> RenderOut:
+    """Take in (decode in a limited process, normalise, hash), then hand over to the gate."""
+    subject_id, purpose = form.text("subject_id"), form.text("purpose")
+    controls = _controls(form.texts.get("controls", ""))
+    if ("portrait" in form.files) == ("portrait_sha256" in form.texts):
+        raise (
+            MissingFieldError("portrait” or “portrait_sha256")
+            if "portrait" not in form.files
+            else InvalidFieldError("Send either the portrait or its portrait_sha256, not both.")
+        )
+    portrait = None
+    if "portrait" in form.files:
+        portrait, summary = service.intake.portrait(form.files["portrait"])
+        portrait_sha256 = str(summary["sha256"])
+    else:
+        portrait_sha256 = form.text("portrait_sha256")
+        if len(portrait_sha256) != 64 or not set(portrait_sha256) <= set("0123456789abcdef"):
+            raise InvalidFieldError("portrait_sha256 must be 64 lower-case hex digits.")
+    speech, speech_s = service.intake.speech(form.file("speech"))
+    service.intake.controls(controls)
+    submission = Submission(
+        subject_id=subject_id,
+        portrait=portrait,
+        portrait_sha256=portrait_sha256,
+        speech=speech,
+        speech_s=speech_s,
+        purpose=purpose,
+        controls=controls,
+    )
+    render_id = service.renders.submit(actor, submission)
+    return _out(service, service.renders.find(render_id, actor.client_id))
+
+
+@router.get("/{render_id}", summary="Status, progress, watermark id, manifest id and log evidence")
+def read(render_id: str, service: ServiceDep, actor: RenderReader) -> RenderOut:
+    return _out(service, service.renders.find(render_id, actor.client_id))
+
+
+@router.get("/{render_id}/video", summary="The video; 403 once the consent is revoked", response_class=FileResponse)
+def video(render_id: str, service: ServiceDep, actor: RenderReader) -> FileResponse:
+    render = service.renders.released(render_id, actor.client_id)
+    assert render.video_sha256 is not None
+    return FileResponse(
+        service.blobs.path(render.video_sha256), media_type="video/mp4", filename=f"{render.render_id}.mp4"
+    )
+
+
+@router.get("/{render_id}/manifest", summary="The C2PA manifest store", response_class=Response)
+def manifest(render_id: str, service: ServiceDep, actor: RenderReader) -> Response:
+    render = service.renders.released(render_id, actor.client_id)
+    assert render.manifest_sha256 is not None
+    return Response(service.blobs.get(render.manifest_sha256), media_type="application/c2pa")
+
+
+def _controls(text: str) -> dict[str, Any]:
+    if not text.strip():
+        return {}
+    try:
+        controls = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidFieldError('controls must be a JSON object, for example {"seed": 1}.') from exc
+    if not isinstance(controls, dict):
+        raise InvalidFieldError('controls must be a JSON object, for example {"seed": 1}.')
+    return controls
+
+
+def _out(service: ServiceDep, render: Render) -> RenderOut:
+    delivered = render.status == "delivered"
+    proven = render.delivery_index if render.delivery_index is not None else render.decision_index
+    progress = 1.0 if delivered else service.renders.progress(render.render_id) or 0.0
+    return RenderOut(
+        render_id=render.render_id,
+        status=cast(RenderStatus, render.status),
+        progress=progress,
+        subject_id=render.subject_id,
+        purpose=render.purpose,
+        portrait_sha256=render.portrait_sha256,
+        speech_sha256=render.speech_sha256,
+        speech_s=render.speech_s,
+        controls=render.controls,
+        consent_id=render.consent_id,
+        mark_id=render.mark_id,
+        manifest_id=render.manifest_id,
+        video_sha256=render.video_sha256,
+        duration_s=render.duration_s,
+        num_frames=render.num_frames,
+        video_url=f"/v1/renders/{render.render_id}/video" if delivered else None,
+        manifest_url=f"/v1/renders/{render.render_id}/manifest" if delivered else None,
+        decision_index=render.decision_index,
+        delivery_index=render.delivery_index,
+        closing_index=render.closing_index,
+        failure=None
+        if render.failure_code is None
+        else Reason(code=render.failure_code, sentence=render.failure_detail or ""),
+        evidence=Evidence(**service.log.evidence(proven).to_json()),
+        created_at=moment(render.created_at),
+        finished_at=moment_or_none(render.finished_at),
+    )
