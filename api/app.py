@@ -23,7 +23,7 @@ DESCRIPTION = """\
 Talking-face video, released only with the signed consent of the person shown: marked in every frame, signed, logged.
 
 Get a token at `/oauth/token` (client credentials with `private_key_jwt`); a token is good for one group of endpoints.
-Errors are `application/problem+json` with a stable `code`; a refusal carries every reason and the index of its log entry.
+Errors are `application/problem+json` with a stable `code`; a refusal carries every reason and its log index.
 """
 
 

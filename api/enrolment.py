@@ -29,7 +29,7 @@ from policy.keys import KeyRing
 
 @dataclass(frozen=True)
 class IssuedChallenge:
-    """What a subject signs back: a nonce, the pseudonym they will have, and the hash of their picture once normalised."""
+    """What a subject signs back: a nonce, their pseudonym, and the hash of their picture once normalised."""
 
     nonce: str
     subject_id: str

@@ -1,6 +1,7 @@
 """HTTP types: what goes over the wire, and nothing else.
 
-Additive changes only: a field once published keeps its meaning. Times are RFC 3339 in UTC. Unknown fields of a request are refused.
+Additive changes only: a field once published keeps its meaning. Times are RFC 3339 in UTC. Unknown fields of a request
+are refused.
 """
 
 from __future__ import annotations

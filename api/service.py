@@ -1,4 +1,4 @@
-"""The service: everything a request may need, built once from the settings and a home directory, closed in one place."""
+"""The service: everything a request may need, built once from settings and a home directory, closed in one place."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ class _Parser(MultiPartParser):
 
 
 class JsonTooLargeError(HTTPException):
-    """A JSON or form body beyond the limit. An HTTPException, because FastAPI lets no other error out of body reading."""
+    """A JSON or form body beyond the limit. An HTTPException: FastAPI lets no other error out of body reading."""
 
     code = BodyTooLargeError.code
 

@@ -1,7 +1,7 @@
 """How commands speak: text for people, one JSON object as the last line for programs, and an exit status.
 
-Status 0: done, and the answer is good. 1: done, and the answer is negative (refused, not verified). 2: could not be done
-(usage, input, service not there), with one line that says why.
+Status 0: done, and the answer is good. 1: done, and the answer is negative (refused, not verified). 2: could not be
+done (usage, input, service not there), with one line that says why.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A message is a JSON header with binary attachments; nothing on this wire can make the reader run code (no pickle).
 
-    length of header (4 bytes, big endian) | header: JSON {"attachments": [[name, length], ...], ...} | attachment bytes ...
+    length of header (4 bytes, big endian) | header: JSON {"attachments": [[name, length], ...], ...} | attachments ...
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ _STYLE = """
 :root{color-scheme:light dark;--line:#8883;--soft:#8881;--accent:#2a6f6f}
 body{font:15px/1.55 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1.2rem}
 h1{font-size:1.5rem;margin-bottom:.2rem} h2{font-size:1.1rem;margin:2.2rem 0 .4rem;border-bottom:1px solid var(--line)}
-article{padding:.7rem 0;border-bottom:1px solid var(--soft)} code,.path{font-family:ui-monospace,monospace;font-size:.92em}
+article{padding:.7rem 0;border-bottom:1px solid var(--soft)}
+code,.path{font-family:ui-monospace,monospace;font-size:.92em}
 .method{display:inline-block;min-width:3.6rem;font-weight:600;color:var(--accent)} .scope{float:right;opacity:.75}
 table{border-collapse:collapse;margin:.4rem 0 0 3.6rem} td{padding:.1rem .9rem .1rem 0;vertical-align:top}
 p{margin:.2rem 0} .lead{white-space:pre-line;opacity:.85} .sum{margin-left:3.6rem;opacity:.85}
@@ -64,7 +65,8 @@ def _operation(document: dict[str, Any], method: str, path: str, operation: dict
     return (
         f'<article><span class="scope"><code>{escape(scopes)}</code></span>'
         f'<span class="method">{escape(method.upper())}</span><span class="path">{escape(path)}</span>'
-        f'<p class="sum">{escape(operation.get("summary", ""))}</p>{f"<table>{cells}</table>" if cells else ""}</article>'
+        f'<p class="sum">{escape(operation.get("summary", ""))}</p>'
+        f"{f'<table>{cells}</table>' if cells else ''}</article>"
     )
 
 
