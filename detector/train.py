@@ -1,0 +1,242 @@
+"""From material to a detector: plan, make examples, teach, calibrate, test on other identities, write weights and card.
+
+Behind `placet train detector`. Seeded throughout: the same material, seed and library versions give the same heads.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detector.calibration import Calibration, OperatingPoint, Stratum, calibrate, choose_threshold, stratum_of
+from detector.card import CardFacts, model_card
+from detector.data import Example, ExampleStore, Item, Kind, Material, Quotas, plan, renders_in
+from detector.errors import EmptyCorpusError
+from detector.evaluate import Scored, figures, plot
+from detector.fitting import Schedule, fit_heads
+from detector.metrics import proportion
+from detector.model import HeadConfig, Heads
+from detector.observation import Observer
+from detector.probes import probe_short_cuts
+from detector.score import LEAST_FACE_PX, WEIGHTS, DetectorWeights, judge_cells, write_weights
+
+Progress = Callable[[str, int, int], None]
+
+OPERATING_POINT = "fpr_1pct"
+_AIMED_FPR = 0.01
+_FEWEST_TO_ESTABLISH = 300
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What came out of a training: figures of the test split, and where the weights lie."""
+
+    model_version: str
+    weights: Path
+    figures: dict[str, Any]
+
+
+class _Judged(NamedTuple):
+    example: Example
+    logit: float
+    embedding_D: np.ndarray
+
+
+def material_in(data_root: Path, renders: Path | None, watermark_key: bytes | None = None) -> Material:
+    """The material in the layout of the project's data folder.
+
+    Args:
+        data_root: has `portraits/officials`, `portraits/synthetic*`, `video/grid`, as far as they exist.
+        renders: a folder of deliveries with an `index.jsonl`, or None.
+        watermark_key: the key they are marked under.
+    """
+    return Material(
+        protected_stills=_files(data_root, "portraits/officials/*.jpg"),
+        synthetic_stills=_files(data_root, "portraits/synthetic*/*.jpg"),
+        talking_clips=_files(data_root, "video/grid/*.mpg"),
+        renders=renders_in(renders) if renders is not None else (),
+        watermark_key=watermark_key,
+    )
+
+
+def train(
+    material: Material,
+    *,
+    scratch: Path,
+    weights: Path = WEIGHTS,
+    quotas: Quotas | None = None,
+    config: HeadConfig | None = None,
+    schedule: Schedule | None = None,
+    seed: int = 0,
+    progress: Progress = lambda stage, done, total: None,
+) -> TrainingReport:
+    """Train a detector and write it, its model card and its plots.
+
+    Args:
+        material: what to learn from. Nobody in it is animated here; renders come ready-made, through the gate.
+        scratch: where examples are kept between trainings (cells and 16×16 thumbnails, no pictures).
+        weights: the file to write; the card gets the same name with `.md`, the plots with `.png`.
+        quotas: how much is made of what.
+        config: shape of the heads.
+        schedule: how they are taught.
+        seed: of everything drawn by chance.
+        progress: called with the stage and how far it is.
+    Raises: EmptyCorpusError, LeakyCorpusError, BackboneError, MediaError, PictureError.
+    """
+    quotas, config, schedule = quotas or Quotas(), config or HeadConfig(), schedule or Schedule()
+    # (1) material -> examples
+    items = plan(material, quotas, seed)
+    examples = _examples(items, material, scratch, progress)
+    by_split = {split: [e for e in examples if e.item.split == split] for split in ("train", "calibrate", "test")}
+    # (2) heads, from the training identities alone
+    heads = fit_heads(
+        by_split["train"], config, schedule, seed=seed, progress=lambda done, total: progress("teach", done, total)
+    )
+    # (3) calibration and threshold, from identities that the heads never saw
+    judged = _judge(heads, by_split["calibrate"])
+    if len({one.example.item.label for one in judged}) < 2:
+        raise EmptyCorpusError("The calibration split needs examples of both classes; add material.")
+    calibration = _calibrate(judged)
+    threshold = choose_threshold(_p_of(_balanced_authentic(judged), calibration), _AIMED_FPR)
+    # (4) figures, from identities that neither saw
+    tested = _judge(heads, by_split["test"])
+    point = operating_point_on(tested_p(tested, calibration), threshold)
+    scored = [_scored(one, calibration) for one in tested]
+    report = {
+        **figures(scored, point, seed=seed),
+        "render_against_own_still": _paired_figures(tested, calibration, point, seed),
+        "short_cut_probes": {
+            name: [round(float(value), 4) for value in interval]
+            for name, interval in probe_short_cuts(examples, seed=seed).items()
+        },
+        "num_examples": _counts(examples),
+    }
+    # (5) weights, card, plots
+    version = write_weights(weights, DetectorWeights(heads, calibration, point, _described(by_split["calibrate"])))
+    facts = CardFacts(
+        version,
+        sum(parameter.numel() for parameter in heads.parameters()),
+        _sources(material),
+        material.mark_share,
+        quotas,
+        schedule,
+        seed,
+    )
+    weights.with_suffix(".md").write_text(model_card(facts, report, point))
+    plot(scored, point, weights.with_suffix(".png"))
+    return TrainingReport(version, weights, report)
+
+
+def operating_point_on(p_authentic: dict[str, float], threshold: float) -> OperatingPoint:
+    """Measure a threshold on authentic test clips, one per identity: more of the same person would not be independent.
+
+    Args:
+        p_authentic: the highest probability that each authentic identity reached.
+        threshold: what was chosen on the calibration split.
+    """
+    false_alarms = sum(p >= threshold for p in p_authentic.values())
+    measured = proportion(false_alarms, len(p_authentic))
+    established = len(p_authentic) >= _FEWEST_TO_ESTABLISH and false_alarms == 0
+    return OperatingPoint(
+        OPERATING_POINT, threshold, len(p_authentic), false_alarms, (measured.low, measured.high), established
+    )
+
+
+def tested_p(tested: Sequence[_Judged], calibration: Calibration) -> dict[str, float]:
+    """The highest probability that each identity reached with an authentic clip."""
+    highest: dict[str, float] = {}
+    for one in tested:
+        if not one.example.item.label:
+            p = calibration.probability(one.logit)
+            highest[one.example.item.identity] = max(p, highest.get(one.example.item.identity, 0.0))
+    return highest
+
+
+def _files(root: Path, pattern: str) -> tuple[Path, ...]:
+    return tuple(sorted(root.glob(pattern)))
+
+
+def _examples(items: list[Item], material: Material, scratch: Path, progress: Progress) -> list[Example]:
+    made = ExampleStore(scratch / "examples").examples(
+        items,
+        Observer.load(),
+        mark_share=material.mark_share,
+        watermark_key=material.watermark_key,
+        progress=lambda done, total: progress("examples", done, total),
+    )
+    return [example for example in made if example.face_px >= LEAST_FACE_PX]
+
+
+def _judge(heads: Heads, examples: Sequence[Example]) -> list[_Judged]:
+    judged = []
+    for example in examples:
+        judgement = judge_cells(heads, example.cells_TCGG)
+        embedding_D = judgement.embedding_BD[0].numpy().astype(np.float64)
+        judged.append(_Judged(example, float(judgement.clip_B[0]), embedding_D))
+    return judged
+
+
+def _calibrate(judged: Sequence[_Judged]) -> Calibration:
+    strata: list[Stratum] = [stratum_of(float(one.example.coding_4[0])) for one in judged]
+    return calibrate(
+        np.array([one.logit for one in judged]),
+        np.stack([one.embedding_D for one in judged]),
+        np.array([one.example.item.label for one in judged]),
+        strata,
+    )
+
+
+def _balanced_authentic(judged: Sequence[_Judged]) -> list[_Judged]:
+    """Each authentic identity's least favourable clip: the threshold must hold for people, not for clips."""
+    worst: dict[str, _Judged] = {}
+    for one in judged:
+        if not one.example.item.label:
+            known = worst.get(one.example.item.identity)
+            worst[one.example.item.identity] = one if known is None or one.logit > known.logit else known
+    return list(worst.values())
+
+
+def _p_of(judged: Sequence[_Judged], calibration: Calibration) -> np.ndarray:
+    return np.array([calibration.probability(one.logit) for one in judged])
+
+
+def _scored(one: _Judged, calibration: Calibration) -> Scored:
+    item, bits_per_pixel = one.example.item, float(one.example.coding_4[0])
+    is_ambiguous = len(calibration.conformal_set(one.logit, stratum_of(bits_per_pixel))) == 2
+    abstains = is_ambiguous or calibration.is_outlier(one.embedding_D)
+    p = calibration.probability(one.logit)
+    return Scored(
+        item.name, item.identity, item.label, str(item.kind), p, abstains, bits_per_pixel, one.example.face_px
+    )
+
+
+def _paired_figures(
+    tested: Sequence[_Judged], calibration: Calibration, point: OperatingPoint, seed: int
+) -> dict[str, Any] | None:
+    """The hardest fair question: renders against the un-animated stills of the same identities."""
+    rendered = {one.example.item.identity for one in tested if one.example.item.kind is Kind.RENDER}
+    scored = [_scored(one, calibration) for one in tested if one.example.item.identity in rendered]
+    return figures(scored, point, seed=seed) if rendered else None
+
+
+def _counts(examples: Sequence[Example]) -> dict[str, int]:
+    counted = Counter(f"{example.item.split}/{example.item.kind}" for example in examples)
+    return dict(sorted(counted.items()))
+
+
+def _sources(material: Material) -> dict[str, int]:
+    stills_and_clips = (*material.protected_stills, *material.synthetic_stills, *material.talking_clips)
+    return dict(Counter(path.parent.name for path in stills_and_clips) + Counter(renders=len(material.renders)))
+
+
+def _described(examples: Sequence[Example]) -> str:
+    """What was calibrated on, in words."""
+    kinds = Counter(str(example.item.kind).replace("_", " ") for example in examples)
+    listed = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+    identities = len({example.item.identity for example in examples})
+    return f"{len(examples)} clips of {identities} identities outside training ({listed})"
