@@ -77,8 +77,10 @@ def _model(facts: CardFacts) -> str:
         "Apache-2.0; not in this file) and steganalysis high-pass statistics on a 14×14 grid over the face; heads of "
         f"{facts.num_parameters:,} parameters: attention over the cells per frame, and differences between consecutive "
         f"frames. Seed {facts.seed}; {facts.schedule.num_steps} steps of {facts.schedule.num_pairs} pairs, AdamW at "
-        f"{facts.schedule.learning_rate:g}, averaged weights (decay {facts.schedule.averaging:g}). Losses: cross entropy "
-        f"on clips, {facts.schedule.frame_loss:g} on frames, {facts.schedule.margin_loss:g} margin of a synthetic clip over "
+        f"{facts.schedule.learning_rate:g}, averaged weights (decay {facts.schedule.averaging:g}). Losses: "
+        "cross entropy "
+        f"on clips, {facts.schedule.frame_loss:g} on frames, {facts.schedule.margin_loss:g} margin of a "
+        "synthetic clip over "
         "its own authentic twin. Probability by a logistic curve; conformal sets by class and codec stratum (below and "
         f"above {HEAVY_BELOW_BITS_PER_PIXEL:g} bits per pixel) at {CONFORMAL_ERROR:.0%} error. Licence: Apache-2.0."
     )
@@ -93,9 +95,12 @@ def _data(facts: CardFacts, report: Mapping[str, Any]) -> str:
     return (
         f"## Data\n{sources}\n\n"
         f"Split by identity: {facts.quotas.train:.0%} of each folder to train ({facts.quotas.talking_train:.0%} of the "
-        f"talking people), {facts.quotas.calibrate:.0%} to calibrate, the rest to test. Every item of both classes goes the "
-        f"same way: 512² delivery (a share of {facts.mark_share:.0%} marked), camera sway, scaling to 256–512, blur, gain, "
-        f"noise, second coding (x264, x265, VP9; CRF 18–41), {NUM_FRAMES} frames of which {2 * TRAIN_PAIRS} are looked at. "
+        f"talking people), {facts.quotas.calibrate:.0%} to calibrate, the rest to test. Every item of both "
+        "classes goes the "
+        f"same way: 512² delivery (a share of {facts.mark_share:.0%} marked), camera sway, scaling to 256–512, "
+        "blur, gain, "
+        f"noise, second coding (x264, x265, VP9; CRF 18–41), {NUM_FRAMES} frames of which {2 * TRAIN_PAIRS} are "
+        "looked at. "
         "Synthetic identities are in both classes (rendered, and filmed as stills); people who must not be "
         "animated are in "
         "both classes (as they are, and self-blended).\n\n"
@@ -140,8 +145,10 @@ def _operating_point(point: OperatingPoint) -> str:
         else "**not established** (that takes at least 300 independent authentic clips without a false alarm)"
     )
     return (
-        f"### Operating point {point.name}\nThreshold {point.threshold:.4f} on p, chosen on the calibration identities. "
-        f"{point.num_false_alarms} false alarms among {point.num_authentic} authentic test identities (each by its worst "
+        f"### Operating point {point.name}\nThreshold {point.threshold:.4f} on p, chosen on the calibration "
+        "identities. "
+        f"{point.num_false_alarms} false alarms among {point.num_authentic} authentic test identities (each by "
+        "its worst "
         f"clip): {point.fpr_ci95[0]:.2%} to {point.fpr_ci95[1]:.2%}. A rate of at most 1 % is {verdict}."
     )
 
@@ -165,7 +172,8 @@ def _limits(report: Mapping[str, Any]) -> str:
         "## Limits\n"
         "- Authentic clips are mostly *filmed portraits*: the camera moves, the face does not. Recordings of "
         "people who "
-        f"talk come from six speakers of one corpus; their false-alarm rate ({heard}, clips of the same few people, hence "
+        f"talk come from six speakers of one corpus; their false-alarm rate ({heard}, clips of the same few "
+        "people, hence "
         "not independent) is an indication and establishes nothing.\n"
         "- Only one generator, in one version, was seen. Other generators, face swaps and newer versions are "
         "not covered; "
