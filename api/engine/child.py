@@ -24,6 +24,7 @@ logger = logging.getLogger("placet.engine")
 
 def connect(argv: list[str]) -> socket.socket:
     """The socket whose number is the only argument."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if len(argv) != 2 or not argv[1].isdigit():
         sys.exit("This module is started by the service, not by hand.")
     return socket.socket(fileno=int(argv[1]))
@@ -40,7 +41,6 @@ def serve(connection: socket.socket, prepare: Callable[[Message], Handler]) -> N
     try:
         handler = prepare(inbox.get())
     except Exception as error:
-        logger.exception("engine process could not start")
         send(connection, describe(error))
         return
     send(connection, {"type": "ready"})
@@ -52,16 +52,15 @@ def serve(connection: socket.socket, prepare: Callable[[Message], Handler]) -> N
         except ConnectionLostError:
             return
         except Exception as error:
-            if not hasattr(error, "code"):
-                logger.exception("job failed")
             send(connection, describe(error))
 
 
 def describe(error: Exception) -> dict[str, str]:
-    """An error as a message: our own with code and sentence, a foreign one without its internals."""
+    """An error as a message: our own with code and sentence, a foreign one logged here and sent without internals."""
     code = getattr(error, "code", None)
     if isinstance(code, str):
         return {"type": "error", "code": code, "sentence": str(error)}
+    logger.error("job failed", exc_info=error)
     return {"type": "error", "code": "engine.failed", "sentence": "The engine failed on this input: tell the operator."}
 
 

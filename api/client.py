@@ -1,0 +1,473 @@
+"""A small client for people who use the service: subjects, researchers, platforms, auditors and operators.
+
+    me = Credentials.load(Path("researcher.jwk"))
+    with PlacetClient("http://127.0.0.1:8470", me) as placet:
+        render = placet.wait(placet.render(subject_id=..., portrait_sha256=..., speech=wav, purpose=PURPOSE_RESEARCH))
+        Path("out.mp4").write_bytes(placet.video(render["render_id"]))
+
+Tokens are fetched, kept and renewed by the client: one per group of endpoints, `private_key_jwt`, at most five minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+from joserfc import jwt
+from joserfc.jwk import import_key
+
+from policy.consent import (
+    EVERYTHING,
+    ConsentStatement,
+    EnrolmentStatement,
+    RevocationStatement,
+    key_thumbprint,
+    new_subject_key,
+    public_jwk,
+    sign_statement,
+)
+from policy.identity import (
+    SCOPE_AUDIT_READ,
+    SCOPE_DETECT_CREATE,
+    SCOPE_OPERATOR_ADMIN,
+    SCOPE_RENDER_CREATE,
+    SCOPE_RENDER_READ,
+    SCOPE_SUBJECT_SELF,
+)
+
+TEXT_VERSION: Final = "2026-11"
+_ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_RENEW_BEFORE_S: Final = 20.0
+_DAY_S: Final = 86_400
+
+
+class ClientError(Exception):
+    """Base of what this client raises.
+
+    ClientError                    client
+    ├── ProblemError               (the problem's own code)      the service answered with a problem document
+    ├── UnreachableError           client.unreachable            no answer
+    ├── IssuerError                client.issuer                 the metadata is not of the service that was asked
+    └── CredentialsError           client.credentials            no usable key
+    """
+
+    code: str = "client"
+
+
+class UnreachableError(ClientError):
+    """The service does not answer."""
+
+    code = "client.unreachable"
+
+
+class IssuerError(ClientError):
+    """The service's metadata names another issuer (RFC 8414 §3.3)."""
+
+    code = "client.issuer"
+
+
+class CredentialsError(ClientError):
+    """The call needs credentials, or these cannot be used."""
+
+    code = "client.credentials"
+
+
+class ProblemError(ClientError):
+    """A problem document, as an exception.
+
+    Attributes:
+        status: HTTP status.
+        reasons: codes of all reasons of a refusal.
+        log_index: the log entry that records it, if there is one.
+        problem: the whole document.
+    """
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        super().__init__(str(problem.get("detail", f"HTTP {status}")))
+        self.status = status
+        self.problem = dict(problem)
+        self.code = str(problem.get("code", "unknown"))
+        self.reasons = tuple(str(reason["code"]) for reason in problem.get("reasons") or ())
+        self.log_index: int | None = problem.get("log_index")
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the gate, or the token check, said no (as opposed to a fault in the request)."""
+        return self.status in (401, 403)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A client id and its private key."""
+
+    client_id: str
+    key: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def load(cls, path: Path) -> Credentials:
+        """Read `{"client_id": …, "key": <private JWK>}`. Raises CredentialsError."""
+        try:
+            content = json.loads(path.read_text())
+            return cls(str(content["client_id"]), dict(content["key"]))
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise CredentialsError(f"{path.name} is not a readable credentials file.") from exc
+
+    def to_json(self) -> dict[str, Any]:
+        """What `load` reads. Holds the private key: keep it."""
+        return {"client_id": self.client_id, "key": dict(self.key)}
+
+    @property
+    def public_jwks(self) -> dict[str, Any]:
+        """The public half, as an operator wants it for vetting."""
+        return {"keys": [public_jwk(self.key)]}
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """A subject after enrolment: their credentials, and what the service answered."""
+
+    credentials: Credentials
+    subject_id: str
+    portrait_sha256: str
+    log_index: int
+    summary: Mapping[str, Any]
+
+
+class PlacetClient:
+    """One party's connection to one service.
+
+    Args:
+        base_url: of the service; must be its issuer.
+        credentials: None for what needs no token.
+        transport: for tests; otherwise the network.
+        now: clock, seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        credentials: Credentials | None = None,
+        *,
+        transport: httpx.BaseTransport | None = None,
+        timeout_s: float = 300.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.credentials = credentials
+        self._now = now
+        self._http = httpx.Client(base_url=self.base_url, transport=transport, timeout=timeout_s)
+        self._token_endpoint = ""
+        self._tokens: dict[str, tuple[str, float]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    # -- tokens
+
+    def token(self, scope: str) -> str:
+        """An access token for one scope, from memory while it is good. Raises ProblemError, CredentialsError."""
+        token, expires_at = self._tokens.get(scope, ("", 0.0))
+        if self._now() < expires_at - _RENEW_BEFORE_S:
+            return token
+        answer = self._post_form(
+            self._discover(),
+            {
+                "grant_type": "client_credentials",
+                "scope": scope,
+                "client_assertion_type": _ASSERTION_TYPE,
+                "client_assertion": self._assertion(),
+            },
+        )
+        self._tokens[scope] = (str(answer["access_token"]), self._now() + float(answer["expires_in"]))
+        return self._tokens[scope][0]
+
+    def _assertion(self) -> str:
+        """RFC 7523 §3: who we are, for this service, once, for a minute."""
+        if self.credentials is None:
+            raise CredentialsError("This call needs credentials: give the client a client id and key.")
+        key = import_key(dict(self.credentials.key))  # type: ignore[arg-type]
+        now = int(self._now())
+        claims = {
+            "iss": self.credentials.client_id,
+            "sub": self.credentials.client_id,
+            "aud": self.base_url,
+            "iat": now,
+            "exp": now + 60,
+            "jti": secrets.token_urlsafe(16),
+        }
+        algorithm = "ES256" if key.key_type == "EC" else "Ed25519"
+        return jwt.encode({"alg": algorithm, "kid": key.thumbprint()}, claims, key, algorithms=[algorithm])
+
+    def _discover(self) -> str:
+        if not self._token_endpoint:
+            metadata = self._call("GET", "/.well-known/oauth-authorization-server").json()
+            if metadata.get("issuer") != self.base_url:
+                raise IssuerError(f"The service calls itself {metadata.get('issuer')}: use that address.")
+            self._token_endpoint = str(metadata["token_endpoint"])
+        return self._token_endpoint
+
+    def _post_form(self, url: str, fields: Mapping[str, str]) -> dict[str, Any]:
+        return dict(self._call("POST", url, data=fields).json())
+
+    # -- subjects
+
+    def enrol(
+        self,
+        portrait: bytes,
+        *,
+        subject_class: str,
+        rights_basis: str = "",
+        adult_attested: bool = False,
+        key: Mapping[str, Any] | None = None,
+        language: str = "en",
+    ) -> Enrolled:
+        """Become a subject: make a key, answer the challenge, send the portrait. Afterwards this client speaks for them.
+
+        Args:
+            portrait: image file.
+            subject_class: adult, persona or artwork; an adult must set `adult_attested`, others give a `rights_basis`.
+            key: private JWK to use; by default a new one is made. It never leaves this side.
+        """
+        private = dict(key) if key is not None else new_subject_key()
+        challenge = self._call("POST", "/v1/subjects/challenges", files={"portrait": ("portrait", portrait)}).json()
+        statement = EnrolmentStatement(
+            subject_id=challenge["subject_id"],
+            subject_class=subject_class,
+            portraits=(challenge["portrait_sha256"],),
+            nonce=challenge["nonce"],
+            key_thumbprint=key_thumbprint(private),
+            adult_attested=adult_attested,
+            rights_basis=rights_basis,
+            issued_at=int(self._now()),
+            text_version=TEXT_VERSION,
+            language=language,
+        )
+        answer = self._call(
+            "POST",
+            "/v1/subjects",
+            files={"portrait": ("portrait", portrait)},
+            data={"enrolment": sign_statement(statement, private), "public_jwk": json.dumps(public_jwk(private))},
+        ).json()
+        self.credentials = Credentials(answer["subject_id"], private)
+        self._tokens.clear()
+        return Enrolled(
+            self.credentials,
+            answer["subject_id"],
+            answer["portrait_sha256"],
+            answer["log_index"],
+            answer["summary"],
+        )
+
+    def profile(self) -> dict[str, Any]:
+        """What the service keeps about the subject."""
+        return self._json("GET", "/v1/subjects/me", SCOPE_SUBJECT_SELF)
+
+    def consent(
+        self,
+        *,
+        grantee_org: str,
+        grantee_client: str,
+        purposes: Sequence[str],
+        portraits: Sequence[str] = (),
+        controls: Sequence[str] = (),
+        max_uses: int = 10,
+        days: float = 30,
+        language: str = "en",
+    ) -> dict[str, Any]:
+        """Sign and give a consent.
+
+        Args:
+            grantee_org, grantee_client: who may; both must match.
+            purposes: IRIs, see `policy.consent.PURPOSES`.
+            portraits: SHA-256s; by default all that are enrolled.
+            controls: names of the controls that may be set, `("*",)` for any.
+        """
+        credentials, profile = self._own(), self.profile()
+        enrolled = tuple(each["portrait_sha256"] for each in profile["portraits"])
+        now = int(self._now())
+        statement = ConsentStatement(
+            subject_id=credentials.client_id,
+            grantee_org=grantee_org,
+            grantee_client=grantee_client,
+            purposes=tuple(purposes),
+            portraits=tuple(portraits) or enrolled,
+            controls=tuple(controls),
+            not_before=now,
+            expires_at=now + round(days * _DAY_S),
+            max_uses=max_uses,
+            epoch=profile["epoch"],
+            text_version=TEXT_VERSION,
+            language=language,
+        )
+        body = {"statement": sign_statement(statement, credentials.key)}
+        return self._json("POST", "/v1/consents", SCOPE_SUBJECT_SELF, json=body)
+
+    def consents(self) -> list[dict[str, Any]]:
+        """All consents of the subject, newest first."""
+        return list(self._json("GET", "/v1/consents", SCOPE_SUBJECT_SELF)["consents"])
+
+    def revoke(self, consent_id: str, *, everything: bool = False) -> dict[str, Any]:
+        """Sign and send a revocation of one consent, or of everything; it is in force when this returns."""
+        credentials = self._own()
+        consent = self._json("GET", f"/v1/consents/{consent_id}", SCOPE_SUBJECT_SELF)
+        epoch = int(self.profile()["epoch"])
+        statement = RevocationStatement(
+            subject_id=credentials.client_id,
+            consent_sha256=EVERYTHING if everything else consent["sha256"],
+            epoch=epoch + 1 if everything else epoch,
+            revoked_at=int(self._now()),
+        )
+        body = {"statement": sign_statement(statement, credentials.key)}
+        return self._json("POST", f"/v1/consents/{consent_id}/revocation", SCOPE_SUBJECT_SELF, json=body)
+
+    def uses(self) -> list[dict[str, Any]]:
+        """Every use of the subject's face, each with its inclusion proof."""
+        return list(self._json("GET", "/v1/subjects/me/uses", SCOPE_SUBJECT_SELF)["uses"])
+
+    # -- researchers
+
+    def render(
+        self,
+        *,
+        subject_id: str,
+        speech: bytes,
+        purpose: str,
+        portrait: bytes | None = None,
+        portrait_sha256: str = "",
+        controls: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Ask for a video. Returns the queued render. Raises ProblemError with `reasons` if the gate refuses."""
+        fields = {"subject_id": subject_id, "purpose": purpose}
+        if portrait_sha256:
+            fields["portrait_sha256"] = portrait_sha256
+        if controls:
+            fields["controls"] = json.dumps(dict(controls))
+        files = {"speech": ("speech", speech)}
+        if portrait is not None:
+            files["portrait"] = ("portrait", portrait)
+        return self._json("POST", "/v1/renders", SCOPE_RENDER_CREATE, data=fields, files=files)
+
+    def render_status(self, render_id: str) -> dict[str, Any]:
+        """A render and what has become of it."""
+        return self._json("GET", f"/v1/renders/{render_id}", SCOPE_RENDER_READ)
+
+    def wait(
+        self,
+        render: Mapping[str, Any] | str,
+        *,
+        timeout_s: float = 600.0,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> dict[str, Any]:
+        """Follow a render to its end. Raises ProblemError if it ends refused or failed, UnreachableError in time."""
+        render_id = render if isinstance(render, str) else str(render["render_id"])
+        give_up_at = time.monotonic() + timeout_s
+        while time.monotonic() < give_up_at:
+            state = self.render_status(render_id)
+            if on_progress is not None:
+                on_progress(float(state["progress"]))
+            if state["status"] == "delivered":
+                return state
+            if state["status"] in ("refused", "failed"):
+                failure = state["failure"] or {"code": state["status"], "sentence": ""}
+                status = 403 if state["status"] == "refused" else 500
+                problem = {
+                    "code": failure["code"],
+                    "detail": failure["sentence"],
+                    "reasons": [failure],
+                    "log_index": state["closing_index"],
+                }
+                raise ProblemError(status, problem)
+            time.sleep(0.2)
+        raise UnreachableError("The render did not end in time.")
+
+    def video(self, render_id: str) -> bytes:
+        """The finished video."""
+        return self._call("GET", f"/v1/renders/{render_id}/video", SCOPE_RENDER_READ).content
+
+    def manifest(self, render_id: str) -> bytes:
+        """Its C2PA manifest store."""
+        return self._call("GET", f"/v1/renders/{render_id}/manifest", SCOPE_RENDER_READ).content
+
+    # -- platforms
+
+    def detect(self, media: bytes, media_type: str = "application/octet-stream") -> dict[str, Any]:
+        """The layered report on an image or clip."""
+        headers = {"Content-Type": media_type}
+        return self._json("POST", "/v1/detections", SCOPE_DETECT_CREATE, content=media, headers=headers)
+
+    # -- auditors
+
+    def checkpoint(self) -> str:
+        """The newest signed checkpoint."""
+        return self._call("GET", "/v1/audit/checkpoint").text
+
+    def log_key(self) -> str:
+        """The log's public key, as a C2SP verifier key."""
+        return self._call("GET", "/v1/audit/key").text.strip()
+
+    def entries(self, start: int = 0, limit: int = 100) -> list[dict[str, Any]]:
+        """A stretch of the log."""
+        found = self._json("GET", "/v1/audit/entries", SCOPE_AUDIT_READ, params={"start": start, "limit": limit})
+        return list(found["entries"])
+
+    def entry(self, index: int) -> dict[str, Any]:
+        """One log entry with its inclusion proof."""
+        return self._json("GET", f"/v1/audit/entries/{index}", SCOPE_AUDIT_READ)
+
+    def export(self) -> bytes:
+        """The audit bundle: everything an outsider needs to verify the log."""
+        return self._call("GET", "/v1/audit/export", SCOPE_AUDIT_READ).content
+
+    # -- operators
+
+    def register_client(self, **application: Any) -> dict[str, Any]:
+        """Approve a client; fields as in `api.schemas.ClientIn`."""
+        return self._json("POST", "/v1/operators/clients", SCOPE_OPERATOR_ADMIN, json=application)
+
+    def clients(self) -> list[dict[str, Any]]:
+        """All clients but the subjects."""
+        return list(self._json("GET", "/v1/operators/clients", SCOPE_OPERATOR_ADMIN)["clients"])
+
+    def suspend_client(self, client_id: str) -> dict[str, Any]:
+        """End a client's approval at once."""
+        return self._json("POST", f"/v1/operators/clients/{client_id}/suspension", SCOPE_OPERATOR_ADMIN)
+
+    # -- HTTP
+
+    def _own(self) -> Credentials:
+        if self.credentials is None:
+            raise CredentialsError("This call needs the subject's credentials.")
+        return self.credentials
+
+    def _json(self, method: str, path: str, scope: str, **options: Any) -> dict[str, Any]:
+        return dict(self._call(method, path, scope, **options).json())
+
+    def _call(self, method: str, path: str, scope: str = "", **options: Any) -> httpx.Response:
+        headers = dict(options.pop("headers", {}))
+        if scope:
+            headers["Authorization"] = f"Bearer {self.token(scope)}"
+        try:
+            response = self._http.request(method, path, headers=headers, **options)
+        except httpx.TransportError as exc:
+            raise UnreachableError(f"The service at {self.base_url} does not answer: is it running?") from exc
+        if response.is_success:
+            return response
+        try:
+            problem = response.json()
+        except ValueError:
+            problem = {}
+        raise ProblemError(response.status_code, problem if isinstance(problem, dict) else {})
