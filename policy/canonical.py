@@ -16,6 +16,7 @@ from policy.errors import CanonicalError
 
 MAX_DEPTH = 32
 """Nesting beyond this is refused, so that no input can exhaust the stack."""
+_MAX_INTEGER = 2**53 - 1
 
 
 def canonical_json(obj: Any) -> bytes:
@@ -27,6 +28,8 @@ def canonical_json(obj: Any) -> bytes:
     Raises: CanonicalError.
     """
     try:
+        if _is_simple(obj, MAX_DEPTH):
+            return json.dumps(obj, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
         return rfc8785.dumps(obj)
     except (rfc8785.CanonicalizationError, RecursionError, UnicodeError) as exc:
         raise CanonicalError(f"This value cannot be written as canonical JSON ({type(exc).__name__}).") from exc
@@ -56,6 +59,25 @@ def parse_canonical(data: bytes) -> Any:
 def sha256_hex(data: bytes) -> str:
     """SHA-256 in lower-case hex, the form in which content is named everywhere."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _is_simple(value: Any, depth: int) -> bool:
+    """Whether the C encoder of `json` writes the canonical form: no floats, and keys that sort alike in both encodings.
+
+    It is several times faster than `rfc8785`, which every decision and log entry would feel.
+    """
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is int:
+        return -_MAX_INTEGER <= value <= _MAX_INTEGER
+    if kind is dict:
+        return depth > 0 and all(
+            type(key) is str and key.isascii() and _is_simple(item, depth - 1) for key, item in value.items()
+        )
+    if kind is list or kind is tuple:
+        return depth > 0 and all(_is_simple(item, depth - 1) for item in value)
+    return False
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ equal pseudonyms, so the decision is the same, and an auditor can repeat it from
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from math import ceil
 from typing import Any, Final, get_type_hints
 
@@ -229,15 +229,16 @@ def controls_sha256(controls: Mapping[str, Any]) -> str:
     return sha256_hex(canonical_json(dict(controls)))
 
 
-def _to_json(value: RenderRequest | Facts) -> dict[str, Any]:
-    return {
-        name: list(item) if isinstance(item, tuple) else _lists(item) if isinstance(item, dict) else item
-        for name, item in asdict(value).items()
-    }
-
-
-def _lists(obj: dict[str, Any]) -> dict[str, Any]:
-    return {name: list(item) if isinstance(item, tuple) else item for name, item in obj.items()}
+def _to_json(value: RenderRequest | Facts | ConsentFacts) -> dict[str, Any]:
+    obj: dict[str, Any] = {}
+    for name, item in vars(value).items():
+        if isinstance(item, tuple):
+            obj[name] = list(item)
+        elif isinstance(item, ConsentFacts):
+            obj[name] = _to_json(item)
+        else:
+            obj[name] = item
+    return obj
 
 
 def _from_json(cls: type[Any], unverified: object) -> Any:

@@ -177,17 +177,27 @@ class Log:
             EntryRefusedError: too large, not canonical JSON, or with something inside that looks like a secret.
             LogUnavailableError: it could not be made durable. LogCorruptError: the files contradict the checkpoint.
         """
-        _check_entry(kind, body)
-        mine = _Append(kind, body)
-        self._queue.append(mine)
+        return self.append_many([(kind, body)])[0]
+
+    def append_many(self, entries: Sequence[tuple[str, dict[str, Any]]]) -> list[LogEvidence]:
+        """Add several entries in this order, with as few fsyncs as possible; other callers' entries may lie between.
+
+        Returns: the evidence of each.
+        Raises: as `append`. EntryRefusedError comes before anything is written; after another error some of the first
+            entries may be in the log.
+        """
+        for kind, body in entries:
+            _check_entry(kind, body)
+        mine = [_Append(kind, body) for kind, body in entries]
+        self._queue.extend(mine)
         # Whoever gets the lock first commits for everybody who is waiting.
         with self._mutex:
-            while not mine.is_done:
+            while not all(each.is_done for each in mine):
                 self._commit([self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))])
-        if mine.error is not None:
-            raise mine.error
-        assert mine.evidence is not None
-        return mine.evidence
+        for each in mine:
+            if each.error is not None:
+                raise each.error
+        return [each.evidence for each in mine if each.evidence is not None]
 
     def _commit(self, batch: list[_Append]) -> None:
         """Write a batch and give every caller evidence or an error; never raises for the callers' sake."""
