@@ -1,0 +1,264 @@
+"""Eyes: blinks, squints and gaze, painted in the photo's own pixels before the sheet carries them along.
+
+Each eye is edited in a small window of the crop, in a frame whose x axis runs through the eye's corners. The upper lid
+slides down as lids do: the lash line keeps its shape and sharpness, the skin above it unrolls from the fold, the fold stays.
+The eyeball behind is completed where lids hide it (the iris by its own symmetry, the white smoothly), so that gaze may
+uncover it. With no blink and no gaze the window is left exactly as the photo shows it.
+"""
+
+# h,w pixel of the window
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+from numpy import ndarray
+
+from generator.matte import fill_smoothly
+from generator.perception import Eye
+
+_EYEBALL_RADIUS_WIDTHS: Final = 0.43  # of the eyeball, in widths of the eye opening
+_LID_FOLD: Final = 0.24  # height of the fold above the lash line, in widths
+_LASHES: Final = 0.075
+_LOWER_REACH: Final = 0.30
+_SQUINT_LIFT: Final = 0.38
+_WIDE_LIFT: Final = 0.22
+_LID_FOLLOWS_GAZE: Final = 0.45
+_STILL: Final = 1e-3
+
+
+@dataclass(frozen=True)
+class EyeMotion:
+    """What one eye does, relative to the photo.
+
+    Attributes:
+        closed: 0 as in the photo .. 1 closed.
+        squint, wide: 0..1.
+        yaw_deg, pitch_deg: gaze, towards the picture's right and up.
+    """
+
+    closed: float = 0.0
+    squint: float = 0.0
+    wide: float = 0.0
+    yaw_deg: float = 0.0
+    pitch_deg: float = 0.0
+
+    @property
+    def is_still(self) -> bool:
+        return (
+            max(abs(self.closed), abs(self.squint), abs(self.wide)) < _STILL
+            and max(abs(self.yaw_deg), abs(self.pitch_deg)) < 0.05
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class EyePatch:
+    """One eye, ready to be edited.
+
+    Attributes:
+        x0, y0: the window's place in the crop.
+        photo_hw3: its pixels.
+        eyeball_hw3: the same with lids removed: white and iris completed.
+        white_rgb: the white of the eye.
+    """
+
+    x0: int
+    y0: int
+    photo_hw3: Float32[ndarray, "h w 3"]
+    eyeball_hw3: Float32[ndarray, "h w 3"]
+    lid_hw3: Float32[ndarray, "h w 3"]
+    opening_hw: Float32[ndarray, "h w"]
+    white_rgb: Float32[ndarray, " 3"]
+    width_px: float
+    axes_22: Float32[ndarray, "2 2"]
+    local_hw2: Float32[ndarray, "h w 2"]
+    upper_hw: Float32[ndarray, "h w"]
+    lower_hw: Float32[ndarray, "h w"]
+    iris_local: Float32[ndarray, " 2"]
+    iris_radius_px: float
+
+    def edited(self, motion: EyeMotion) -> UInt8[ndarray, "h w 3"]:
+        """The window with the eye moved."""
+        x, y = self.local_hw2[..., 0], self.local_hw2[..., 1]
+        width = self.width_px
+        upper, lower = self.upper_hw, self.lower_hw
+        opening = np.maximum(lower - upper, 0)
+
+        # (1) eyeball: the iris moves as a whole, the white around it gives way
+        radius = _EYEBALL_RADIUS_WIDTHS * width
+        shift = np.array(
+            [radius * np.sin(np.radians(motion.yaw_deg)), -radius * np.sin(np.radians(motion.pitch_deg))], np.float32
+        )
+        moved = np.hypot(shift[0], shift[1]) > 0.05
+        if moved:
+            distance = np.hypot(x - self.iris_local[0] - shift[0], y - self.iris_local[1] - shift[1])
+            r = self.iris_radius_px
+            carried = np.clip((2.6 * r - distance) / (1.45 * r), 0, 1)
+            carried = carried * carried * (3 - 2 * carried)
+            dx, dy = self.axes_22 @ shift
+            columns, rows = _pixel_grid(x.shape)
+            eyeball = cv2.remap(
+                self.eyeball_hw3, columns - dx * carried, rows - dy * carried, cv2.INTER_CUBIC,
+                borderMode=cv2.BORDER_REPLICATE,
+            )  # fmt: skip
+            inside = np.clip((np.minimum(y - upper, lower - y) + 0.3) / max(0.05 * width, 1.5), 0, 1)
+            eyeball = self.photo_hw3 + (eyeball - self.photo_hw3) * inside[..., None]
+        else:
+            eyeball = self.photo_hw3
+
+        # (2) where the lids are now, on every vertical line of the eye's frame
+        follow = _LID_FOLLOWS_GAZE * shift[1] / max(float(opening.max()), 1.0)
+        close = float(np.clip(motion.closed + np.clip(follow, -0.25, 0.35) * (1 - motion.closed), -0.25, 1))
+        lift = _SQUINT_LIFT * motion.squint * (1 - motion.closed)
+        new_lower = lower - lift * opening
+        raised = _WIDE_LIFT * motion.wide * (1 - motion.closed)
+        new_upper = upper + (close - raised) * opening
+        new_upper = np.minimum(new_upper, new_lower + 0.3)
+        if abs(close - raised) < _STILL and lift < _STILL:
+            return np.clip(eyeball + 0.5, 0, 255).astype(np.uint8)
+
+        # (3) lids: below the fold the skin is stretched, the strip with the lashes is not
+        fold, lashes = _LID_FOLD * width, _LASHES * width
+        source_y = y.copy()
+        above = y <= new_upper
+        top = upper - fold
+        edge = new_upper - lashes
+        stretch = np.clip((y - top) / np.maximum(edge - top, 1e-3), 0, 1)
+        upper_source = np.where(y > edge, y - (new_upper - upper), top + stretch * (fold - lashes))
+        upper_source = np.where(y < top, y, upper_source)
+        source_y = np.where(above, upper_source, source_y)
+        below = y >= new_lower
+        reach = _LOWER_REACH * width
+        bottom = lower + reach
+        lower_source = bottom - (bottom - y) * reach / np.maximum(bottom - new_lower, 1e-3)
+        source_y = np.where(below & (y < bottom) & ~above, lower_source, source_y)
+        delta = source_y - y
+        columns, rows = _pixel_grid(x.shape)
+        skin = cv2.remap(
+            self.photo_hw3, columns + delta * self.axes_22[0, 1], rows + delta * self.axes_22[1, 1], cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
+        # unrolled skin is lid skin: lighter than the shadow of the fold it comes from
+        fresh = np.clip((new_upper - upper) / (0.5 * fold), 0, 1) * above
+        fresh *= np.clip((y - top) / (0.35 * fold), 0, 1) * np.clip((edge - y) / (0.6 * lashes) + 1.0, 0, 1)
+        skin += (self.lid_hw3 - skin) * (0.55 * fresh)[..., None]
+
+        # (4) between the lids the eyeball, softly; upper lashes shade it a little
+        apart = np.minimum(y - new_upper, new_lower - y)
+        visible = np.clip(apart + 0.5, 0, 1)
+        shadow = 1 - 0.35 * np.exp(-np.maximum(y - new_upper, 0) / (0.05 * width)) * np.clip(close * 3, 0, 1)
+        mixed = skin + (eyeball * shadow[..., None] - skin) * visible[..., None]
+        corner = np.clip((0.5 * width * 1.12 - np.abs(x)) / (0.10 * width), 0, 1)[..., None]
+        out = self.photo_hw3 + (mixed - self.photo_hw3) * corner
+        return np.clip(out + 0.5, 0, 255).astype(np.uint8)
+
+
+def _pixel_grid(shape: tuple[int, ...]) -> tuple[ndarray, ndarray]:
+    columns, rows = np.meshgrid(np.arange(shape[1], dtype=np.float32), np.arange(shape[0], dtype=np.float32))
+    return columns, rows
+
+
+def build_eye(crop_SS3: UInt8[ndarray, "s s 3"], eye: Eye) -> EyePatch:
+    """Prepare one eye.
+
+    Args:
+        eye: contours and iris in pixels of the crop.
+    """
+    size = crop_SS3.shape[0]
+    left, right = eye.upper_92[0], eye.upper_92[-1]
+    centre = (left + right) / 2
+    width = float(np.linalg.norm(right - left))
+    axis_x = (right - left) / width
+    axes = np.stack([axis_x, [-axis_x[1], axis_x[0]]], 1)  # local to picture
+    reach = 0.95 * width
+    x0, y0 = (int(np.clip(np.floor(c - reach), 0, size - 4)) for c in centre)
+    x1, y1 = (int(np.clip(np.ceil(c + reach), 4, size)) for c in centre)
+    photo = crop_SS3[y0:y1, x0:x1].astype(np.float32)
+    columns, rows = _pixel_grid(photo.shape)
+    local = (np.stack([columns + x0 + 0.5, rows + y0 + 0.5], -1) - centre) @ axes
+    x, y = local[..., 0], local[..., 1]
+    upper = _contour((eye.upper_92 - centre) @ axes, x, width)
+    lower = _contour((eye.lower_92 - centre) @ axes, x, width)
+    lower = np.maximum(lower, upper)
+    iris = (eye.iris_xy - centre) @ axes
+    opening = np.clip(np.minimum(y - upper, lower - y) + 0.5, 0, 1)
+    eyeball, white = _completed_eyeball(photo, local, upper, lower, iris, eye.iris_radius_px)
+    f32 = np.float32
+    return EyePatch(
+        x0=x0,
+        y0=y0,
+        photo_hw3=photo,
+        eyeball_hw3=eyeball.astype(f32),
+        lid_hw3=_lid_colour(photo, x, y, upper, width).astype(f32),
+        opening_hw=opening.astype(f32),
+        white_rgb=white.astype(f32),
+        width_px=width,
+        axes_22=axes.astype(f32),
+        local_hw2=local.astype(f32),
+        upper_hw=upper.astype(f32),
+        lower_hw=lower.astype(f32),
+        iris_local=iris.astype(f32),
+        iris_radius_px=eye.iris_radius_px,
+    )
+
+
+def _contour(points_92: ndarray, x_hw: ndarray, width: float) -> ndarray:
+    """y of a lid contour for every x: a low polynomial that goes to zero at the corners, and is zero outside."""
+    t = np.clip(points_92[:, 0] / (0.5 * width), -1, 1)
+    bow = 1 - t**2
+    basis = np.stack([bow, bow * t, bow * t**2, bow * t**3], 1)
+    ridge = np.diag([1e-3, 1e-3, 1e-2, 3e-2]) * 1.0
+    coefficients = np.linalg.solve(basis.T @ basis + ridge, basis.T @ points_92[:, 1])
+    s = np.clip(x_hw / (0.5 * width), -1, 1)
+    b = 1 - s**2
+    return coefficients[0] * b + coefficients[1] * b * s + coefficients[2] * b * s**2 + coefficients[3] * b * s**3
+
+
+def _completed_eyeball(
+    photo: ndarray, local: ndarray, upper: ndarray, lower: ndarray, iris: ndarray, radius: float
+) -> tuple[ndarray, ndarray]:
+    """The eyeball without lids, and the colour of its white."""
+    x, y = local[..., 0], local[..., 1]
+    inset = max(1.0, 0.12 * float((lower - upper).max()))
+    seen = np.minimum(y - upper, lower - y) > inset
+    distance = np.hypot(x - iris[0], y - iris[1])
+    white_seen = seen & (distance > 1.15 * radius)
+    if white_seen.sum() < 6:
+        white_seen = (np.minimum(y - upper, lower - y) > 0) & (distance > radius)
+    luma = photo.mean(-1)
+    if white_seen.sum() >= 3:
+        bright = luma >= np.quantile(luma[white_seen], 0.6)
+        white = photo[white_seen & bright].mean(0)
+    else:
+        white = np.quantile(photo.reshape(-1, 3), 0.9, axis=0)
+    eyeball = fill_smoothly(photo, white_seen.astype(np.float32))
+    # iris: what lids hide is taken from its mirror image, and failing that from its mean at the same radius
+    in_iris = distance <= 1.12 * radius
+    iris_seen = seen & in_iris
+    if iris_seen.sum() >= 6:
+        bins = np.clip((distance / (1.12 * radius) * 8).astype(int), 0, 8)
+        profile = np.stack(
+            [photo[iris_seen & (np.abs(bins - b) <= 1)].mean(0) if (iris_seen & (np.abs(bins - b) <= 1)).any()
+             else photo[iris_seen].mean(0) for b in range(9)]
+        )  # fmt: skip
+        disc = np.where(iris_seen[..., None], photo, profile[bins])
+        disc = np.where(iris_seen[..., None], photo, cv2.GaussianBlur(disc.astype(np.float32), (0, 0), 0.8))
+        edge = np.clip((1.12 * radius - distance) / max(0.14 * radius, 1.0), 0, 1)[..., None]
+        eyeball = eyeball * (1 - edge) + disc * edge
+    soft = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), 0.7)[..., None]
+    return eyeball * (1 - soft) + photo * soft, white
+
+
+def _lid_colour(photo: ndarray, x: ndarray, y: ndarray, upper: ndarray, width: float) -> ndarray:
+    """Smooth skin for the unrolled lid: the lighter half of what lies between lashes and brow, over each column."""
+    luma = photo.mean(-1)
+    band = (y < upper - 0.10 * width) & (y > upper - 0.34 * width) & (np.abs(x) < 0.55 * width)
+    if band.sum() < 12:
+        return photo.copy()
+    light = band & (luma >= np.quantile(luma[band], 0.45))
+    filled = fill_smoothly(photo, light.astype(np.float32))
+    return cv2.GaussianBlur(filled, (0, 0), 0.09 * width) * 0.96

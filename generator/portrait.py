@@ -1,0 +1,258 @@
+"""Portrait: from uploaded bytes to everything about a face that rendering needs, computed once per picture.
+
+`normalise_portrait` is the only place where untrusted image bytes are decoded: caps on bytes and, read from the header,
+on pixels come first; what leaves is an upright 8-bit sRGB PNG without metadata. `prepare` finds the one face, fits the
+head to it and takes the picture apart into person and background.
+"""
+
+# H,W pixel of the photo  S side of the square crop
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass, field
+from typing import Final
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+from numpy import ndarray
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from generator.errors import (
+    AnimatedImageError,
+    FaceTooSmallError,
+    FaceTurnedAwayError,
+    ImageTooLargeError,
+    NoFaceError,
+    NotAnImageError,
+    SeveralFacesError,
+    UnreadableImageError,
+)
+from generator.fit import HeadFit, fit_head
+from generator.head import Head, default_head
+from generator.matte import Matte, separate
+from generator.perception import CHIN, FOREHEAD_TOP, FaceBox, FaceLandmarks, detect_faces, face_landmarks, is_face
+from generator.raster import identify
+
+MAX_PORTRAIT_BYTES: Final = 25 * 1024 * 1024
+MAX_PORTRAIT_PIXELS: Final = 40_000_000
+MAX_SIDE_PX: Final = 12_000
+MIN_FACE_PX: Final = 96
+MAX_TURN_DEG: Final = 45.0
+READ_FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+
+# A second face counts when it is at least this large compared with the first: passers-by in the distance do not.
+_SECOND_FACE: Final = 0.35
+_CROP_FACE_HEIGHTS: Final = 2.05
+_CROP_CENTRE_UP: Final = 0.06
+_LANDMARK_VIEWS: Final = 6
+
+
+@dataclass(frozen=True)
+class PortraitLimits:
+    """What is refused before decoding."""
+
+    max_bytes: int = MAX_PORTRAIT_BYTES
+    max_pixels: int = MAX_PORTRAIT_PIXELS
+    max_side_px: int = MAX_SIDE_PX
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The square of the photo that is animated, in whole pixels."""
+
+    x0: int
+    y0: int
+    side: int
+
+    def cut(self, image: ndarray) -> ndarray:
+        return image[self.y0 : self.y0 + self.side, self.x0 : self.x0 + self.side]
+
+
+@dataclass(frozen=True, eq=False)
+class Portrait:
+    """One analysed portrait; everything here is a function of its bytes.
+
+    Attributes:
+        sha256: of the normalised PNG; the identity under which consents and permits know the picture.
+        photo_HW3: sRGB.
+        crop: the square that is animated; also the paste-back transform (a translation and a scale).
+        landmarks: in pixels of the photo.
+        fit: the head, in pixels of the photo.
+        head: the model that `fit` refers to.
+    """
+
+    sha256: str
+    photo_HW3: UInt8[ndarray, "h w 3"]
+    crop: Crop
+    landmarks: FaceLandmarks
+    fit: HeadFit
+    head: Head
+    _matte: dict[int, Matte] = field(default_factory=dict, repr=False)
+
+    @property
+    def face_px(self) -> float:
+        """Height of the face, forehead to chin, in pixels of the photo."""
+        points = self.landmarks.points_L2
+        return float(np.linalg.norm(points[FOREHEAD_TOP] - points[CHIN]))
+
+    def cropped(self, side_px: int) -> UInt8[ndarray, "s s 3"]:
+        """The crop, resized."""
+        cut = self.crop.cut(self.photo_HW3)
+        if side_px == self.crop.side:
+            return np.ascontiguousarray(cut)
+        shrink = side_px < self.crop.side
+        return cv2.resize(cut, (side_px, side_px), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
+
+    def fit_in_crop(self, side_px: int) -> HeadFit:
+        return self.fit.scaled(side_px / self.crop.side, (self.crop.x0, self.crop.y0))
+
+    def points_in_crop(self, points: ndarray, side_px: int) -> ndarray:
+        return (points - np.array([self.crop.x0, self.crop.y0])) * (side_px / self.crop.side)
+
+    def matte(self, side_px: int) -> Matte:
+        """Person and background of the crop at this size; kept for the next caller."""
+        if side_px not in self._matte:
+            self._matte[side_px] = separate(self.cropped(side_px), self._head_cover(side_px))
+        return self._matte[side_px]
+
+    def _head_cover(self, side_px: int) -> Float32[ndarray, "s s"]:
+        """1 where the fitted head certainly covers the crop: its silhouette, shrunk, above the chin."""
+        fit = self.fit_in_crop(side_px)
+        vertices = self.head.vertices(fit.identity_K, fit.actions_A)
+        _, face, _ = identify(fit.project(vertices).astype(np.float32), self.head.skin_F3, side_px, side_px)
+        cover = (face >= 0).astype(np.uint8)
+        margin = max(3, round(side_px * 0.02)) | 1
+        cover = cv2.erode(cover, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (margin, margin)))
+        return cv2.GaussianBlur(cover.astype(np.float32), (0, 0), margin / 4) * cover
+
+
+def normalise_portrait(data: bytes, limits: PortraitLimits | None = None) -> bytes:
+    """Decode an uploaded picture safely and return it as an upright 8-bit sRGB PNG without metadata.
+
+    EXIF rotation is applied; CMYK, grey, palette, 16-bit and transparent pictures become RGB (transparency on white);
+    an embedded colour profile is converted to sRGB.
+
+    Raises: NotAnImageError, ImageTooLargeError, UnreadableImageError, AnimatedImageError.
+    """
+    limits = limits or PortraitLimits()
+    if len(data) > limits.max_bytes:
+        raise ImageTooLargeError(
+            f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. Please send a smaller picture."
+        )
+    if not data:
+        raise NotAnImageError("The file is empty; please send a PNG, JPEG or WebP picture.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns where we refuse
+        try:
+            image = Image.open(io.BytesIO(data), formats=READ_FORMATS)
+        except Image.DecompressionBombError as exc:
+            raise ImageTooLargeError(
+                f"The picture has more than {limits.max_pixels:,} pixels; please send a smaller one."
+            ) from exc
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as exc:
+            raise NotAnImageError("This is not a picture that can be read; please send PNG, JPEG or WebP.") from exc
+        with image:
+            width, height = image.size
+            if width * height > limits.max_pixels or max(width, height) > limits.max_side_px:
+                raise ImageTooLargeError(
+                    f"The picture is {width} × {height} pixels; at most {limits.max_pixels:,} pixels and "
+                    f"{limits.max_side_px:,} along a side are accepted. Please send a smaller one."
+                )
+            if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+                raise AnimatedImageError("The picture is animated; please send a single still frame.")
+            try:
+                image.load()
+                rgb = _to_srgb(ImageOps.exif_transpose(image))
+            except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError) as exc:
+                raise UnreadableImageError("The picture is damaged or cut short; please send it again.") from exc
+    out = io.BytesIO()
+    rgb.save(out, "PNG", compress_level=4)
+    return out.getvalue()
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, np.float64)
+        image = Image.fromarray(np.clip(values / 257.0, 0, 255).astype(np.uint8))
+    if profile and image.mode in ("RGB", "CMYK", "L"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if converted is not None:
+                image = converted
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            profile = None  # a broken profile: the pixels are then read as they are
+    if image.mode in ("RGBA", "LA", "PA", "P"):
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
+    return image.convert("RGB") if image.mode != "RGB" else image.copy()
+
+
+def decode_portrait(portrait_png: bytes) -> UInt8[ndarray, "h w 3"]:
+    """Pixels of a picture that `normalise_portrait` returned."""
+    try:
+        with Image.open(io.BytesIO(portrait_png), formats=("PNG",)) as image:
+            return np.array(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as exc:
+        raise UnreadableImageError("The portrait is not a normalised PNG; normalise it first.") from exc
+
+
+def locate_face(image_HW3: UInt8[ndarray, "h w 3"]) -> FaceBox:
+    """The one face of the picture.
+
+    Raises: NoFaceError, SeveralFacesError, FaceTooSmallError.
+    """
+    faces = detect_faces(image_HW3)
+    faces = [face for face in faces if face.size_px >= _SECOND_FACE * faces[0].size_px]
+    faces = [face for face in faces if is_face(face_landmarks(image_HW3, face))]
+    if not faces:
+        raise NoFaceError("No face was found; please send a portrait with the face well lit and towards the camera.")
+    if len(faces) > 1:
+        raise SeveralFacesError(len(faces))
+    if faces[0].size_px < MIN_FACE_PX:
+        raise FaceTooSmallError(round(faces[0].size_px), MIN_FACE_PX)
+    return faces[0]
+
+
+def prepare(portrait_png: bytes, head: Head | None = None) -> Portrait:
+    """Analyse a portrait; nothing is animated here.
+
+    Args:
+        portrait_png: from `normalise_portrait`.
+        head: the head model; the one that ships with the product unless given.
+    Raises: NoFaceError, SeveralFacesError, FaceTooSmallError, FaceTurnedAwayError.
+    """
+    head = head or default_head()
+    photo = decode_portrait(portrait_png)
+    landmarks = face_landmarks(photo, locate_face(photo), num_views=_LANDMARK_VIEWS)
+    points = landmarks.points_L2
+    face_px = float(np.linalg.norm(points[FOREHEAD_TOP] - points[CHIN]))
+    if face_px < MIN_FACE_PX:
+        raise FaceTooSmallError(round(face_px), MIN_FACE_PX)
+    fit = fit_head(head, points, (photo.shape[1] / 2, photo.shape[0] / 2))
+    yaw, pitch, _ = fit.yaw_pitch_roll_deg
+    if max(abs(yaw), abs(pitch)) > MAX_TURN_DEG:
+        raise FaceTurnedAwayError(yaw, pitch, MAX_TURN_DEG)
+    return Portrait(
+        sha256=hashlib.sha256(portrait_png).hexdigest(),
+        photo_HW3=photo,
+        crop=_crop_around(points, face_px, photo.shape[0], photo.shape[1]),
+        landmarks=landmarks,
+        fit=fit,
+        head=head,
+    )
+
+
+def _crop_around(points_L2: ndarray, face_px: float, height: int, width: int) -> Crop:
+    """A square of about twice the face's height with the face a little above its middle, inside the photo."""
+    side = min(round(face_px * _CROP_FACE_HEIGHTS), height, width)
+    centre_x = (points_L2[:, 0].min() + points_L2[:, 0].max()) / 2
+    centre_y = (points_L2[FOREHEAD_TOP, 1] + points_L2[CHIN, 1]) / 2 - _CROP_CENTRE_UP * face_px
+    x0 = int(np.clip(round(centre_x - side / 2), 0, width - side))
+    y0 = int(np.clip(round(centre_y - side / 2), 0, height - side))
+    return Crop(x0, y0, side)

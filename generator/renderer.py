@@ -1,0 +1,262 @@
+"""Renderer: a prepared portrait and a track of motion in, frames out, for holders of a grant only.
+
+Per frame: facial actions and pose bend the sheet; its raster is a dense backward flow; the person's pixels (eyes edited in
+place) are fetched along it in one cubic warp and laid over the background; what the lips uncover is painted. At rest every
+pixel of the photo comes back as it was.
+"""
+
+# T frame  S side of the crop  A facial action (52)
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+import cv2
+import numba
+import numpy as np
+from jaxtyping import Float32, UInt8
+from numpy import ndarray
+
+from generator.actions import ACTION_INDEX, FACIAL_ACTIONS
+from generator.eyes import EyeMotion, EyePatch, build_eye
+from generator.fit import rotation
+from generator.head import CONTACT_LOOP, NUM_LIP_COLUMNS
+from generator.mouth import MouthInterior, build_mouth
+from generator.perception import LIPS_INNER_LOWER, LIPS_INNER_UPPER, Eye
+from generator.portrait import Portrait
+from generator.raster import FAR, paint
+from generator.sheet import Sheet, build_sheet
+
+FRAME_PX: Final = 512
+CHUNK_FRAMES: Final = 25
+Framing = Literal["square", "full"]
+
+_PARTED_M: Final = (0.0010, 0.0030)  # lips in the photo: closed below, open above
+_OPENING: Final = (
+    "jawOpen", "jawForward", "jawLeft", "jawRight", "mouthClose", "mouthFunnel", "mouthLowerDownLeft",
+    "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight", "mouthShrugUpper", "mouthShrugLower",
+    "mouthRollLower", "mouthRollUpper", "mouthPucker", "mouthStretchLeft", "mouthStretchRight",
+)  # fmt: skip
+_SMILING: Final = ("mouthSmileLeft", "mouthSmileRight", "mouthDimpleLeft", "mouthDimpleRight")
+_SMILE_KEPT: Final = 0.6
+_CLOSED_BLINK: Final = 0.9  # a blink of this strength closes the eye
+
+
+class MotionTrackLike(Protocol):
+    """What the renderer reads of a motion track."""
+
+    actions_T52: ndarray
+    head_pose_T6: ndarray
+    gaze_T2: ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Rig:
+    """Everything about a portrait at one size that stays the same from frame to frame."""
+
+    portrait: Portrait
+    size_px: int
+    sheet: Sheet
+    mouth: MouthInterior
+    eyes: tuple[EyePatch, EyePatch]
+    person_SS4: UInt8[ndarray, "s s 4"]
+    crop_SS3: UInt8[ndarray, "s s 3"]
+    plate_SS3: UInt8[ndarray, "s s 3"]
+    kept_A: Float32[ndarray, " 52"]
+    shown_A: Float32[ndarray, " 52"]
+
+
+def build_rig(portrait: Portrait, size_px: int = FRAME_PX) -> Rig:
+    """Prepare a portrait for rendering at one size."""
+    crop, matte = portrait.cropped(size_px), portrait.matte(size_px)
+    eyes = tuple(
+        build_eye(crop, _eye_in_crop(portrait, eye, size_px))
+        for eye in (portrait.landmarks.eye_image_left, portrait.landmarks.eye_image_right)
+    )
+    openings = np.zeros((size_px, size_px), np.float32)
+    for eye in eyes:
+        h, w = eye.opening_hw.shape
+        place = openings[eye.y0 : eye.y0 + h, eye.x0 : eye.x0 + w]
+        np.maximum(place, eye.opening_hw, out=place)
+    sheet = build_sheet(portrait, matte, size_px, cv2.GaussianBlur(openings, (0, 0), 0.004 * size_px))
+
+    inner = portrait.points_in_crop(portrait.landmarks.points_L2, size_px)
+    ring = np.concatenate([inner[list(LIPS_INNER_UPPER)], inner[list(LIPS_INNER_LOWER)][::-1]])
+    parted = float(np.clip((sheet.rest_gap_m - _PARTED_M[0]) / (_PARTED_M[1] - _PARTED_M[0]), 0, 1))
+    opening = np.zeros((size_px, size_px), np.float32)
+    if parted > 0:
+        cv2.fillPoly(opening, [np.round(ring * 16).astype(np.int32)], 1.0, cv2.LINE_AA, 4)
+        inset = max(1, round(0.004 * size_px))
+        opening = cv2.erode(opening, np.ones((2 * inset + 1, 1), np.uint8))
+        opening = cv2.GaussianBlur(opening, (0, 0), 0.8) * parted
+    light = np.minimum(np.mean([eye.white_rgb for eye in eyes], 0) * 1.12, 255)
+    light = _plausible_light(light, crop, inner)
+    mouth = build_mouth(sheet, portrait.head, crop, light, opening)
+
+    shown = sheet.fit.actions_A.astype(np.float32)
+    kept = shown.copy()
+    for names, keep in ((_OPENING, 0.0), (_SMILING, _SMILE_KEPT)):
+        for name in names:
+            kept[ACTION_INDEX[name]] *= 1 - parted * (1 - keep)
+    person = np.dstack([matte.foreground_HW3, np.round(matte.alpha_HW * 255).astype(np.uint8)])
+    return Rig(
+        portrait,
+        size_px,
+        sheet,
+        mouth,
+        (eyes[0], eyes[1]),
+        np.ascontiguousarray(person),
+        crop,
+        matte.plate_HW3,
+        kept,
+        shown,
+    )
+
+
+def _eye_in_crop(portrait: Portrait, eye: Eye, size_px: int) -> Eye:
+    return Eye(
+        portrait.points_in_crop(eye.upper_92, size_px),
+        portrait.points_in_crop(eye.lower_92, size_px),
+        portrait.points_in_crop(eye.iris_xy, size_px),
+        eye.iris_radius_px * size_px / portrait.crop.side,
+    )
+
+
+def _plausible_light(white_rgb: ndarray, crop_SS3: ndarray, points_L2: ndarray) -> ndarray:
+    """Keep the light that the eyes suggest within what the skin allows: teeth neither glow nor go out."""
+    x, y = np.clip(points_L2[[50, 280, 205, 425, 151, 199]].astype(int), 0, crop_SS3.shape[0] - 1).T
+    skin = np.median(crop_SS3[y, x].astype(np.float64), axis=0)
+    luma = float(white_rgb.mean())
+    wanted = float(np.clip(luma, 0.95 * skin.mean(), max(1.55 * skin.mean(), 70)))
+    hue = white_rgb / max(luma, 1e-3)
+    hue = 1 + (hue - 1) * 0.8
+    return np.clip(hue * wanted, 0, 255)
+
+
+class _FrameMaker:
+    """Frames of one rig; buffers are reused from frame to frame."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        size = rig.size_px
+        self._depth = np.empty((size, size), np.float32)
+        self._flow = np.empty((size, size, 3), np.float32)
+        self._values = np.concatenate([rig.sheet.source_V2 - 0.5, rig.sheet.shade_V[:, None]], 1).astype(np.float32)
+        columns, rows = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
+        self._identity = np.stack([columns, rows, np.ones_like(rows)], -1)
+
+    def frame(self, actions_A: ndarray, pose_6: ndarray, gaze_2: ndarray) -> UInt8[ndarray, "s s 3"]:
+        """One frame.
+
+        Args:
+            actions_A: facial actions, 0..1.
+            pose_6: yaw, pitch, roll in degrees (towards the picture's right, chin up, clockwise) and x, y, z in
+                heights of a head (right, down, away), all relative to the photo.
+            gaze_2: yaw (towards the picture's right), pitch (up) in degrees, relative to the photo.
+        """
+        rig, sheet = self._rig, self._rig.sheet
+        speech = np.clip(np.asarray(actions_A, np.float32), 0, 1)
+        expression = np.clip(rig.kept_A + speech, 0, 1.1)
+        shaped = sheet.shaped(expression - rig.shown_A, speech)
+        turn = rotation(*(float(v) for v in pose_6[:3])).astype(np.float32)
+        offset = np.asarray(pose_6[3:], np.float32) * np.float32(sheet.head_height_m)
+        points = sheet.posed(shaped, turn, offset)
+
+        person = self._person_with_eyes(speech, gaze_2)
+        self._depth.fill(FAR)
+        np.copyto(self._flow, self._identity)
+        paint(points, sheet.faces_F3, self._values, self._depth, self._flow)
+        window = self._mouth_window(points)
+        x0, y0, x1, y1 = window
+        covered = self._depth[y0:y1, x0:x1] < FAR
+        hole = (~covered).astype(np.float32)
+        has_hole = bool(hole.any())
+        if has_hole:
+            _extend(self._flow[y0:y1, x0:x1], covered.astype(np.uint8))
+        warped = cv2.remap(
+            person, self._flow[..., 0], self._flow[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
+        out = np.empty_like(rig.plate_SS3)
+        _lay_over(warped, rig.plate_SS3, out)
+        patch = out[y0:y1, x0:x1].astype(np.float32)
+        shade = cv2.GaussianBlur(self._flow[y0:y1, x0:x1, 2], (0, 0), 0.6)
+        patch *= shade[..., None]
+        if has_hole:
+            inside = rig.mouth.painted(sheet, rig.crop_SS3, expression, turn, offset, window, hole)
+            soft = np.clip(cv2.GaussianBlur(hole, (0, 0), 0.9), 0, 1)[..., None]
+            patch += (inside - patch) * soft
+        out[y0:y1, x0:x1] = np.clip(patch + 0.5, 0, 255).astype(np.uint8)
+        return out
+
+    def _person_with_eyes(self, actions_A: ndarray, gaze_2: ndarray) -> ndarray:
+        """The person's pixels with both eyes edited; the picture's left eye is the subject's right one."""
+        person = self._rig.person_SS4
+        copied = False
+        for patch, side in zip(self._rig.eyes, ("Right", "Left"), strict=True):
+            blink = float(actions_A[ACTION_INDEX[f"eyeBlink{side}"]]) / _CLOSED_BLINK
+            motion = EyeMotion(
+                closed=min(blink, 1.0),
+                squint=float(actions_A[ACTION_INDEX[f"eyeSquint{side}"]]),
+                wide=float(actions_A[ACTION_INDEX[f"eyeWide{side}"]]),
+                yaw_deg=float(gaze_2[0]),
+                pitch_deg=float(gaze_2[1]),
+            )
+            if motion.is_still:
+                continue
+            if not copied:
+                person, copied = person.copy(), True
+            edited = patch.edited(motion)
+            h, w = edited.shape[:2]
+            person[patch.y0 : patch.y0 + h, patch.x0 : patch.x0 + w, :3] = edited
+        return person
+
+    def _mouth_window(self, points: ndarray) -> tuple[int, int, int, int]:
+        start = self._rig.sheet.mouth_start
+        ring = points[start + 2 * NUM_LIP_COLUMNS : start + (CONTACT_LOOP + 1) * NUM_LIP_COLUMNS]
+        x0, y0 = (int(v) - 4 for v in ring[:, :2].min(0))
+        x1, y1 = (int(v) + 5 for v in ring[:, :2].max(0))
+        size = self._rig.size_px
+        x0, y0 = min(max(0, x0), size - 8), min(max(0, y0), size - 8)
+        return x0, y0, max(min(size, x1), x0 + 8), max(min(size, y1), y0 + 8)
+
+
+@numba.njit(cache=True, nogil=True)
+def _lay_over(person: ndarray, plate: ndarray, out: ndarray) -> None:
+    height, width = out.shape[:2]
+    for y in range(height):
+        for x in range(width):
+            alpha = np.int32(person[y, x, 3])
+            for k in range(3):
+                value = np.int32(person[y, x, k]) * alpha + np.int32(plate[y, x, k]) * (255 - alpha)
+                out[y, x, k] = (value + 127) // 255
+
+
+@numba.njit(cache=True, nogil=True)
+def _extend(flow: ndarray, known: ndarray) -> None:
+    """Give pixels beside the known ones their neighbours' flow, a few pixels far, so that soft edges have colour."""
+    height, width = known.shape
+    for _ in range(3):
+        fresh = np.zeros((height, width), np.uint8)
+        for y in range(height):
+            for x in range(width):
+                if known[y, x]:
+                    continue
+                count = 0
+                sums = np.zeros(3, np.float32)
+                for dy in range(-1, 2):
+                    for dx in range(-1, 2):
+                        yy, xx = y + dy, x + dx
+                        if 0 <= yy < height and 0 <= xx < width and known[yy, xx]:
+                            count += 1
+                            for k in range(3):
+                                sums[k] += flow[yy, xx, k]
+                if count:
+                    for k in range(3):
+                        flow[y, x, k] = sums[k] / count
+                    fresh[y, x] = 1
+        for y in range(height):
+            for x in range(width):
+                if fresh[y, x]:
+                    known[y, x] = 1

@@ -1,0 +1,311 @@
+"""Sheet: the portrait as one watertight surface that head pose and facial actions move.
+
+A regular grid over the crop takes its depth and its facial-action fields from the fitted head and continues smoothly into
+hair, neck and background; around the mouth the head's own rings of vertices replace it, cut open along the line where
+the lips touch. Because it is a single surface there is no seam between face and surroundings; because every vertex
+is anchored at a photo pixel, a motion of zero gives the photo back exactly.
+"""
+
+# S side of the crop  V vertex of the sheet  A facial action (52)  C column of the lip line
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, Int32
+from numpy import ndarray
+from scipy.spatial import Delaunay
+
+from generator.actions import ACTION_INDEX, FACIAL_ACTIONS
+from generator.fit import HeadFit, residual_field
+from generator.head import CONTACT_LOOP, NUM_LIP_COLUMNS
+from generator.matte import Matte, fill_smoothly
+from generator.perception import CHIN
+from generator.portrait import Portrait
+from generator.raster import identify
+
+_CELLS: Final = 104
+_NUM_MOUTH_LOOPS: Final = 11
+_NECK_CENTRE_BELOW_CHIN_M: Final = 0.058
+_NECK_SOFTNESS_M: Final = 0.013
+_PIVOT_BEHIND_M: Final = 0.05
+_BORDER: Final = 0.07
+# How the lips meet: the lower lip, with the jaw, does most of the way.
+_LOWER_SHARE: Final = 0.72
+_UPPER_PLATEAU_M, _UPPER_FALL_M = 0.008, 0.008
+_LOWER_PLATEAU_M, _LOWER_FALL_M = 0.012, 0.016
+_PRESS_M: Final = 0.0005
+_LID_ACTIONS: Final = tuple(n for n in FACIAL_ACTIONS if n.startswith(("eyeBlink", "eyeLook", "eyeWide", "eyeSquint")))
+_STILL_ACTIONS: Final = tuple(n for n in FACIAL_ACTIONS if n.startswith(("eyeBlink", "eyeLook")))
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """The surface of one portrait at one size.
+
+    Attributes:
+        rest_V3: vertices in head axes (metres), as the photo shows them.
+        source_V2: where in the crop each vertex takes its colour, in pixels.
+        faces_F3: triangles.
+        fields_AV3: displacement per facial action.
+        head_share_V: 0..1, how much of the head's motion the vertex follows.
+        border_V: 0..1, fades all motion out at the crop's edge.
+        shade_V: brightness of the vertex, below one inside the lips.
+        rest_pixels_V2: projection of `rest_V3`.
+        lip_upper_C, lip_lower_C2: vertex of each lip-line column on the upper lip; the two vertices beside the same
+            place on the lower lip.
+        lip_lower_weight_C2: their weights.
+        lip_effect_VC: how much each vertex moves down per metre of gap added at each column.
+        lip_model_gap_AC: gap that each facial action opens on this head, in metres.
+    """
+
+    fit: HeadFit
+    size_px: int
+    rest_V3: Float32[ndarray, "v 3"]
+    source_V2: Float32[ndarray, "v 2"]
+    faces_F3: Int32[ndarray, "f 3"]
+    fields_AV3: Float32[ndarray, "52 v 3"]
+    head_share_V: Float32[ndarray, " v"]
+    border_V: Float32[ndarray, " v"]
+    shade_V: Float32[ndarray, " v"]
+    rest_pixels_V2: Float32[ndarray, "v 2"]
+    lip_upper_C: Int32[ndarray, " c"]
+    lip_lower_C2: Int32[ndarray, "c 2"]
+    lip_lower_weight_C2: Float32[ndarray, "c 2"]
+    lip_effect_VC: Float32[ndarray, "v c"]
+    lip_effect_rows: Int32[ndarray, " r"]
+    lip_model_gap_AC: Float32[ndarray, "52 c"]
+    pivot_3: Float32[ndarray, " 3"]
+    head_height_m: float
+    mouth_start: int
+    rest_gap_m: float
+
+    def shaped(self, change_A: ndarray, speech_A: ndarray) -> Float32[ndarray, "v 3"]:
+        """Vertices after facial actions, before the head moves, with lips that meet exactly.
+
+        Args:
+            change_A: actions minus those that the photo shows.
+            speech_A: the actions that decide how far the lips are apart.
+        """
+        points = self.rest_V3 + (change_A.astype(np.float32) @ self.fields_AV3.reshape(52, -1)).reshape(-1, 3)
+        upper = points[self.lip_upper_C, 1]
+        lower = (points[self.lip_lower_C2, 1] * self.lip_lower_weight_C2).sum(1)
+        wanted = speech_A.astype(np.float32) @ self.lip_model_gap_AC
+        wanted = np.where(wanted < _PRESS_M, -_PRESS_M, wanted)
+        wanted[[0, -1]] = 0.0
+        correction = wanted - (lower - upper)
+        points[self.lip_effect_rows, 1] += self.lip_effect_VC @ correction
+        return points
+
+    def posed(self, shaped_V3: ndarray, rotation_33: ndarray, offset_m: ndarray) -> Float32[ndarray, "v 3"]:
+        """Project to (x, y pixels, z metres) after the head has moved."""
+        moved = (
+            (shaped_V3 - self.pivot_3) @ rotation_33.T.astype(np.float32) + self.pivot_3 + offset_m.astype(np.float32)
+        )
+        share = self.head_share_V[:, None]
+        out = self._project(shaped_V3 + (moved - shaped_V3) * share)
+        out[:, :2] = self.rest_pixels_V2 + (out[:, :2] - self.rest_pixels_V2) * self.border_V[:, None]
+        return out
+
+    def _project(self, points_V3: ndarray) -> Float32[ndarray, "v 3"]:
+        return self.fit.project(points_V3.astype(np.float32)).astype(np.float32)
+
+    def rigid(self, points_V3: ndarray, rotation_33: ndarray, offset_m: ndarray) -> Float32[ndarray, "v 3"]:
+        """Project points that belong to the skull."""
+        moved = (points_V3 - self.pivot_3) @ rotation_33.T + self.pivot_3 + offset_m
+        return self._project(moved)
+
+
+def build_sheet(portrait: Portrait, matte: Matte, size_px: int, eye_openings_SS: Float32[ndarray, "s s"]) -> Sheet:
+    """Make the surface of a portrait.
+
+    Args:
+        eye_openings_SS: 0..1, soft mask of both eye openings; facial actions do not move what lies inside.
+    """
+    head, fit = portrait.head, portrait.fit_in_crop(size_px)
+    vertices = head.vertices(fit.identity_K, fit.actions_A)
+    projected = fit.project(vertices)
+    projected[:, :2] += residual_field(head, fit)
+    faces = np.concatenate([head.skin_F3, head.eye_F3])
+    depth, face, weight = identify(projected.astype(np.float32), faces, size_px, size_px)
+    hit = face >= 0
+    on_skin = hit & (face < len(head.skin_F3))
+
+    # (1) grid positions and the map pixels they look at
+    axis = np.linspace(0, size_px, _CELLS + 1)
+    grid_x, grid_y = (a.ravel() for a in np.meshgrid(axis, axis))
+    column, row = (np.clip(v.astype(int), 0, size_px - 1) for v in (grid_x, grid_y))
+    shape = (_CELLS + 1, _CELLS + 1)
+
+    # (2) depth: the mesh where it is seen, continued smoothly outside
+    grid_depth = _grid_depth(depth, hit, shape)
+
+    # (3) facial actions: from the skin, filled in under the eyeballs and outside, where they fade
+    grid_hit = on_skin[row, column].reshape(shape)
+    triangle = faces[np.maximum(face[row, column], 0)]
+    bary = weight[row, column] * grid_hit.reshape(-1, 1)
+    fields = np.stack([np.einsum("nw,nwc->nc", bary, field[triangle]) for field in head.actions_AV3])
+    fields[[ACTION_INDEX[n] for n in _STILL_ACTIONS]] = 0.0
+    fields = _filled(fields.reshape(52, *shape, 3), grid_hit)
+    outside_px = cv2.distanceTransform((~hit).astype(np.uint8), cv2.DIST_L2, 5)[row, column]
+    fade = np.exp(-((outside_px / (0.035 * size_px)) ** 2))
+    eyes = eye_openings_SS[row, column]
+    fields = fields.reshape(52, -1, 3) * (fade * (1 - eyes))[:, None]
+    around_eyes = np.clip(cv2.GaussianBlur(eye_openings_SS, (0, 0), 0.012 * size_px) * 3.0, 0, 1)[row, column]
+    for name in _LID_ACTIONS:
+        fields[ACTION_INDEX[name]] *= (1 - around_eyes)[:, None]
+    canonical = np.einsum("nw,nwc->nc", bary, head.mean_V3[triangle])
+    canonical[~grid_hit.ravel()] = 9.0
+
+    # (4) the head's rings around the mouth take over inside their outermost ring
+    loops = head.lip_loops_JC[:_NUM_MOUTH_LOOPS]
+    ring_pixels = projected[loops, :2]
+    outer = ring_pixels[0].astype(np.float32)
+    spacing = float(np.linalg.norm(np.diff(outer, axis=0), axis=1).max())
+    signed = np.array(
+        [cv2.pointPolygonTest(outer, (float(x), float(y)), True) for x, y in zip(grid_x, grid_y, strict=True)]
+    )
+    kept = signed < -0.55 * spacing
+    kept |= (signed < 0) & (np.abs(signed) > size_px / _CELLS)
+    grid_points = np.stack([grid_x, grid_y], 1)[kept]
+    num_grid = len(grid_points)
+    triangles = Delaunay(np.concatenate([grid_points, outer])).simplices
+    centre = np.concatenate([grid_points, outer])[triangles].mean(1)
+    inside = np.array([cv2.pointPolygonTest(outer, (float(x), float(y)), False) > 0 for x, y in centre])
+    next_column = np.roll(np.arange(NUM_LIP_COLUMNS), -1)
+    rings = []
+    for k in range(_NUM_MOUTH_LOOPS - 1):
+        a = num_grid + k * NUM_LIP_COLUMNS + np.arange(NUM_LIP_COLUMNS)
+        b = num_grid + k * NUM_LIP_COLUMNS + next_column
+        c, d = a + NUM_LIP_COLUMNS, b + NUM_LIP_COLUMNS
+        rings += [np.stack([a, b, c], 1), np.stack([b, d, c], 1)]
+    all_faces = np.concatenate([triangles[~inside], *rings]).astype(np.int32)
+
+    mouth_fields = head.actions_AV3[:, loops.ravel()].copy()
+    mouth_fields[[ACTION_INDEX[n] for n in _LID_ACTIONS]] = 0.0
+    source = np.concatenate([grid_points, _lip_sources(ring_pixels).reshape(-1, 2)])
+    pixels = np.concatenate([grid_points, ring_pixels.reshape(-1, 2)])
+    depths = np.concatenate([grid_depth.ravel()[kept], projected[loops.ravel(), 2]])
+    rest = fit.unproject(pixels, depths)
+    num_mouth = loops.size
+
+    # (5) what moves with the head
+    chin_y = float((head.landmark_weight_L3[CHIN] @ vertices[head.landmark_V_L3[CHIN]])[1])
+    top_y = float(vertices[np.unique(head.skin_F3), 1].min())
+    person = (hit | (matte.alpha_HW > 0.5)) if matte.is_reliable else hit
+    beyond_px = cv2.distanceTransform((~person).astype(np.uint8), cv2.DIST_L2, 5)[row, column][kept]
+    reach = 0.10 if matte.is_reliable else 0.16
+    neck = 1 / (
+        1 + np.exp(np.clip((rest[:num_grid, 1] - chin_y - _NECK_CENTRE_BELOW_CHIN_M) / _NECK_SOFTNESS_M, -50, 50))
+    )
+    share = np.concatenate([neck * np.exp(-((beyond_px / (reach * size_px)) ** 2)), np.ones(num_mouth)])
+    edge_px = np.minimum.reduce([pixels[:, 0], pixels[:, 1], size_px - pixels[:, 0], size_px - pixels[:, 1]])
+    t = np.clip(edge_px / (_BORDER * size_px), 0, 1)
+
+    canonical_all = np.concatenate([canonical[kept], head.mean_V3[loops.ravel()]])
+    lips = _lip_columns(head.mean_V3[loops[CONTACT_LOOP]], num_grid + CONTACT_LOOP * NUM_LIP_COLUMNS)
+    effect = _lip_effect(canonical_all, head.mean_V3[loops[CONTACT_LOOP]], num_grid)
+    rows = np.flatnonzero(np.abs(effect).sum(1) > 1e-4)
+    action_y = head.actions_AV3[:, loops[CONTACT_LOOP], 1]
+    local = num_grid + CONTACT_LOOP * NUM_LIP_COLUMNS
+    model_gap = (action_y[:, lips[1] - local] * lips[2]).sum(2) - action_y[:, lips[0] - local]
+    shade = np.ones(len(rest))
+    shade[num_grid:] = np.repeat(np.interp(np.arange(_NUM_MOUTH_LOOPS), [6, 8, 9, 10], [1.0, 0.9, 0.55, 0.25]), 38)
+    upper_y = rest[lips[0], 1]
+    lower_y = (rest[lips[1], 1] * lips[2]).sum(1)
+    f32 = np.float32
+    return Sheet(
+        fit=fit,
+        size_px=size_px,
+        rest_V3=rest.astype(f32),
+        source_V2=source.astype(f32),
+        faces_F3=all_faces,
+        fields_AV3=np.concatenate([fields[:, kept], mouth_fields], 1).astype(f32),
+        head_share_V=share.astype(f32),
+        border_V=(t * t * (3 - 2 * t)).astype(f32),
+        shade_V=shade.astype(f32),
+        rest_pixels_V2=pixels.astype(f32),
+        lip_upper_C=lips[0].astype(np.int32),
+        lip_lower_C2=lips[1].astype(np.int32),
+        lip_lower_weight_C2=lips[2].astype(f32),
+        lip_effect_VC=effect[rows].astype(f32),
+        lip_effect_rows=rows.astype(np.int32),
+        lip_model_gap_AC=model_gap.astype(f32),
+        pivot_3=np.array([0.0, chin_y, _PIVOT_BEHIND_M], f32),
+        head_height_m=chin_y - top_y,
+        mouth_start=num_grid,
+        rest_gap_m=float((lower_y - upper_y)[len(upper_y) // 2 - 3 : len(upper_y) // 2 + 4].mean()),
+    )
+
+
+def _grid_depth(depth_SS: ndarray, hit_SS: Bool[ndarray, "s s"], shape: tuple[int, int]) -> ndarray:
+    """Depth at the grid's corners: near the mesh's own inside it, ever smoother outside."""
+    size = shape[::-1]
+    known = cv2.erode(hit_SS.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
+    value = np.where(hit_SS, depth_SS, 0).astype(np.float32)
+    small_known = cv2.resize(known, size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(value * known, size, interpolation=cv2.INTER_AREA) / np.maximum(small_known, 1e-6)
+    filled = fill_smoothly(small[..., None], (small_known > 0.5).astype(np.float32))[..., 0]
+    smooth = cv2.GaussianBlur(filled, (0, 0), 7)
+    inside = cv2.GaussianBlur(cv2.erode((small_known > 0.5).astype(np.float32), np.ones((5, 5))), (0, 0), 2.5)
+    return cv2.GaussianBlur(filled, (0, 0), 1.0) * inside + smooth * (1 - inside)
+
+
+def _filled(fields_AHW3: ndarray, known_HW: ndarray) -> ndarray:
+    out = np.empty_like(fields_AHW3)
+    known = known_HW.astype(np.float32)
+    for index, field in enumerate(fields_AHW3):
+        if not np.abs(field).max() > 0:
+            out[index] = 0
+            continue
+        out[index] = cv2.GaussianBlur(fill_smoothly(field.astype(np.float32), known), (0, 0), 0.6)
+    return out
+
+
+def _lip_sources(ring_pixels_JC2: ndarray) -> ndarray:
+    """Texture of the inside of the lips: mirrored from the outside across the line where they touch."""
+    source = ring_pixels_JC2.copy()
+    for k in range(CONTACT_LOOP + 1, _NUM_MOUTH_LOOPS):
+        source[k] = ring_pixels_JC2[max(2 * CONTACT_LOOP - k - 1, 0)]
+    return source
+
+
+def _lip_columns(contact_38_3: ndarray, first: int) -> tuple[ndarray, ndarray, ndarray]:
+    """Pair the lips along the contact ring, from the picture's left corner to the right one."""
+    corner = int(np.argmax(contact_38_3[:, 0]))
+    upper = np.concatenate([np.arange(-corner, 0) + NUM_LIP_COLUMNS, np.arange(corner + 1)])
+    lower = np.arange(corner, NUM_LIP_COLUMNS - corner + 1)[::-1]
+    upper_x = np.maximum.accumulate(contact_38_3[upper, 0])
+    lower_x = np.maximum.accumulate(contact_38_3[lower, 0])
+    right = np.clip(np.searchsorted(lower_x, upper_x), 1, len(lower) - 1)
+    t = np.clip((upper_x - lower_x[right - 1]) / np.maximum(lower_x[right] - lower_x[right - 1], 1e-9), 0, 1)
+    return first + upper, first + np.stack([lower[right - 1], lower[right]], 1), np.stack([1 - t, t], 1)
+
+
+def _lip_effect(canonical_V3: ndarray, contact_38_3: ndarray, num_grid: int) -> ndarray:
+    """(V, C): vertical motion of each vertex per unit of gap at each lip column, on the mean head."""
+    corner = int(np.argmax(contact_38_3[:, 0]))
+    columns = np.concatenate([np.arange(-corner, 0) + NUM_LIP_COLUMNS, np.arange(corner + 1)])
+    node_x = np.maximum.accumulate(contact_38_3[columns, 0]) + np.arange(len(columns)) * 1e-7
+    node_y = contact_38_3[columns, 1]
+    x, y = canonical_V3[:, 0], canonical_V3[:, 1]
+    right = np.clip(np.searchsorted(node_x, x), 1, len(node_x) - 1)
+    t = np.clip((x - node_x[right - 1]) / (node_x[right] - node_x[right - 1]), 0, 1)
+    below = y - np.interp(x, node_x, node_y)
+    # On the rings the side is known, however the lips overlap.
+    column = np.arange(len(canonical_V3) - num_grid) % NUM_LIP_COLUMNS
+    on_lower = (column > corner) & (column < NUM_LIP_COLUMNS - corner)
+    below[num_grid:] = np.where(on_lower, np.maximum(below[num_grid:], 0), np.minimum(below[num_grid:], -1e-9))
+    at_corner = (column == corner) | (column == NUM_LIP_COLUMNS - corner)
+    upper = np.exp(-((np.maximum(-below - _UPPER_PLATEAU_M, 0) / _UPPER_FALL_M) ** 2)) * -(1 - _LOWER_SHARE)
+    lower = np.exp(-((np.maximum(below - _LOWER_PLATEAU_M, 0) / _LOWER_FALL_M) ** 2)) * _LOWER_SHARE
+    amount = np.where(below < 0, upper, lower)
+    amount[num_grid:][at_corner] = 0
+    effect = np.zeros((len(canonical_V3), len(node_x)))
+    index = np.arange(len(canonical_V3))
+    effect[index, right - 1] = amount * (1 - t)
+    effect[index, right] += amount * t
+    return effect
