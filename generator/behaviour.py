@@ -26,7 +26,10 @@ from numpy.typing import NDArray
 # Bounds of the head's turn at `head_motion` up to 1, in degrees: yaw, pitch, roll.
 POSE_LIMITS_DEG: Final = (6.0, 4.0, 3.0)
 _POSE_SPREAD_DEG: Final = (2.6, 1.5, 1.2)
-_POSE_PACE_PER_S: Final = 2.6
+_POSTURE_PACE_PER_S: Final = 4.5
+# While speaking, a smaller and quicker movement rides on the postures.
+_STIR_SHARE: Final = 0.3
+_STIR_PACE_PER_S: Final = 9.0
 _OFFSET_SPREAD: Final = 0.006  # head-heights
 EYE_LIMITS_DEG: Final = (25.0, 18.0)
 
@@ -119,7 +122,7 @@ class _Blinks:
     def _interval_s(self) -> float:
         mean_s, spread = 60.0 / self._rate_per_min, 0.6
         # The rate asked for includes double blinks and those that an event brought forward.
-        return float(1.1 * mean_s * np.exp(spread * self._rng.standard_normal() - spread**2 / 2))
+        return float(1.15 * mean_s * np.exp(spread * self._rng.standard_normal() - spread**2 / 2))
 
     def step(self, time_s: float, prompted: bool) -> float:
         """Return how far the lids are shut, 0..1; `prompted` by a gaze shift or the end of a phrase."""
@@ -177,37 +180,53 @@ class _Gaze:
         return self._from_2 + eased * (self._to_2 - self._from_2), size_deg
 
 
+class _Spring:
+    """A critically damped spring that pulls six coordinates towards a target."""
+
+    def __init__(self, pace_per_s: float) -> None:
+        self._pace_per_s = pace_per_s
+        self.target_6, self.place_6, self._speed_6 = np.zeros(6), np.zeros(6), np.zeros(6)
+
+    def step(self, frame_s: float) -> NDArray[np.float64]:
+        # Two half steps: stable at any frame rate in use.
+        for _ in range(2):
+            dt = 0.5 * frame_s
+            pull_6 = self._pace_per_s**2 * (self.target_6 - self.place_6) - 2.0 * self._pace_per_s * self._speed_6
+            self._speed_6 = self._speed_6 + dt * pull_6
+            self.place_6 = self.place_6 + dt * self._speed_6
+        return self.place_6
+
+
 class _Head:
-    """Slow drift between postures, new ones at phrase ends, and nods on accents."""
+    """Drift between postures, new ones at phrase ends, small stirring while speaking, and nods on accents."""
 
     def __init__(self, rng: np.random.Generator, frame_s: float, amount: float) -> None:
         self._rng = rng
         self._frame_s = frame_s
         self._amount = amount
         self._spread_6 = np.array([*_POSE_SPREAD_DEG, *(_OFFSET_SPREAD * np.array([1.0, 0.7, 1.0]))])
-        self._target_6, self._place_6, self._speed_6 = np.zeros(6), np.zeros(6), np.zeros(6)
-        self._next_s = float(rng.uniform(0.3, 1.0))
+        self._posture, self._stir = _Spring(_POSTURE_PACE_PER_S), _Spring(_STIR_PACE_PER_S)
+        self._next_posture_s = float(rng.uniform(0.2, 0.8))
+        self._next_stir_s = 0.0
         self._nods: list[tuple[float, float, NDArray[np.float64]]] = []
 
-    def step(self, time_s: float, phrase_ends: bool, accent: float) -> NDArray[np.float64]:
+    def step(self, time_s: float, speech: float, phrase_ends: bool, accent: float) -> NDArray[np.float64]:
+        """Return yaw, pitch, roll in degrees and x, y, z in head-heights."""
         rng = self._rng
-        if time_s >= self._next_s or (phrase_ends and rng.random() < 0.6):
+        if time_s >= self._next_posture_s or (phrase_ends and rng.random() < 0.6):
             # Postures pull back to the middle, so that a long take does not drift away.
-            self._target_6 = 0.25 * self._target_6 + self._spread_6 * np.clip(rng.standard_normal(6), -2.0, 2.0)
-            self._next_s = time_s + float(rng.uniform(0.9, 2.8))
+            before_6 = self._posture.target_6
+            self._posture.target_6 = 0.25 * before_6 + self._spread_6 * np.clip(rng.standard_normal(6), -2.0, 2.0)
+            self._next_posture_s = time_s + float(rng.uniform(0.8, 2.6))
+        if time_s >= self._next_stir_s:
+            self._stir.target_6 = _STIR_SHARE * speech * self._spread_6 * np.clip(rng.standard_normal(6), -2.0, 2.0)
+            self._next_stir_s = time_s + float(rng.uniform(0.3, 0.8))
         if accent > 0.0:
-            length_s, size_deg, side = rng.uniform(0.32, 0.5), rng.uniform(0.8, 2.0), rng.normal(0.0, 0.5)
+            length_s, size_deg, side_deg = rng.uniform(0.32, 0.5), rng.uniform(0.8, 2.0), rng.normal(0.0, 0.5)
             if rng.random() < 0.35 + 0.5 * accent:
-                self._nods.append(
-                    (time_s, length_s, np.array([0.5 * side, -size_deg * (0.5 + 0.5 * accent), 0.3 * side]))
-                )
-        # Critically damped, in two half steps: stable at any frame rate in use.
-        for _ in range(2):
-            dt = 0.5 * self._frame_s
-            pull_6 = _POSE_PACE_PER_S**2 * (self._target_6 - self._place_6) - 2.0 * _POSE_PACE_PER_S * self._speed_6
-            self._speed_6 = self._speed_6 + dt * pull_6
-            self._place_6 = self._place_6 + dt * self._speed_6
-        pose_6 = self._place_6.copy()
+                nod_deg = -size_deg * (0.5 + 0.5 * accent)
+                self._nods.append((time_s, length_s, np.array([0.5 * side_deg, nod_deg, 0.3 * side_deg])))
+        pose_6 = self._posture.step(self._frame_s) + self._stir.step(self._frame_s)
         self._nods = [nod for nod in self._nods if time_s - nod[0] < nod[1]]
         for start_s, length_s, turn_3 in self._nods:
             pose_6[:3] += turn_3 * np.sin(np.pi * (time_s - start_s) / length_s) ** 2
@@ -269,7 +288,7 @@ class Behaviour:
         self._was_speaking = speaking
         accent = self._accents.hear(heard, time_s)
         world_2, jump_deg = self._gaze.step(time_s, heard.speech)
-        pose_6 = self._head.step(time_s, phrase_ends, accent)
+        pose_6 = self._head.step(time_s, heard.speech, phrase_ends, accent)
         aim_2 = world_2 + np.array([self._settings.gaze_yaw_deg, self._settings.gaze_pitch_deg])
         blink = self._blinks.step(time_s, prompted=phrase_ends or jump_deg > 4.0)
         brow = self._brows.step(time_s, accent) * self._settings.brow_motion

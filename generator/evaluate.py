@@ -10,15 +10,20 @@ found in rendered pictures; the formulas are the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from generator.coarticulation import BILABIALS, VISEMES, Phone, speech_spans
+from generator.errors import NoFaceError
+from generator.perception import FaceBox, box_of, detect_faces, face_landmarks, is_face, lip_aperture
+from watermark.media import Clip, decode_clip
 
+_LARGEST_LOST_SHARE: Final = 0.1
 # A closure counts when the aperture comes within this share of the clip's own range (5th to 95th percentile) of rest.
 CLOSED_SHARE: Final = 0.12
 _CLOSURE_SLACK_S: Final = 0.06
@@ -108,7 +113,8 @@ def measure_lips(aperture_T: NDArray[np.floating], rate_hz: float, phones: Seque
     for phone in phones:
         viseme = VISEMES.get(phone.symbol)
         if viseme is not None and viseme.insistence >= 0.8 and viseme.targets["jaw"] >= 0.25:
-            vowel_T |= (times_T >= phone.start_s) & (times_T < phone.end_s)
+            # The end of a long vowel may be a pause that the transcription does not know of.
+            vowel_T |= (times_T >= phone.start_s) & (times_T < min(phone.end_s, phone.start_s + 0.12))
     open_T = vowel_T & ~near_contact_T
 
     # (3) opening and lag: the staircase, smoothed as a camera would, against the aperture at every shift
@@ -149,3 +155,48 @@ def measure_lips(aperture_T: NDArray[np.floating], rate_hz: float, phones: Seque
         lag_ms=float((shifts[best] + offset) / rate_hz * 1000.0),
         silence_motion=silence_motion,
     )
+
+
+def seen_apertures(clip: Clip, progress: Callable[[int, int], None] | None = None) -> NDArray[np.float64]:
+    """Measure in pictures how far the lips are apart, as a fraction of the distance between the outer eye corners.
+
+    The face is detected once and then followed; a frame in which it is lost takes its neighbours' value.
+
+    Returns: shape (T,).
+    Raises: NoFaceError: no face in more than a tenth of the frames.
+    """
+    apertures_T = np.full(len(clip.frames_THWC), np.nan)
+    followed: FaceBox | None = None
+    for index, frame_HWC in enumerate(clip.frames_THWC):
+        if followed is None:
+            found = detect_faces(frame_HWC)
+            followed = max(found, key=lambda face: face.size_px) if found else None
+        if followed is not None:
+            landmarks = face_landmarks(frame_HWC, followed)
+            if is_face(landmarks):
+                apertures_T[index] = lip_aperture(landmarks.points_L2)
+                followed = box_of(landmarks)
+            else:
+                followed = None
+        if progress is not None:
+            progress(index + 1, len(apertures_T))
+    lost_T = np.isnan(apertures_T)
+    if lost_T.mean() > _LARGEST_LOST_SHARE:
+        raise NoFaceError(f"No face was found in {lost_T.sum()} of {len(lost_T)} frames; nothing can be measured.")
+    apertures_T[lost_T] = np.interp(np.flatnonzero(lost_T), np.flatnonzero(~lost_T), apertures_T[~lost_T])
+    return apertures_T
+
+
+def evaluate_lips(
+    source: bytes | Path, phones: Sequence[Phone], progress: Callable[[int, int], None] | None = None
+) -> LipMeasures:
+    """Measure the lips of a rendered clip against the phonemes of its speech, on the pixels.
+
+    Args:
+        source: the clip as it was delivered.
+        phones: the transcription of its sound, times from its start.
+        progress: told how many frames of how many are done.
+    Raises: the media room's errors; NoFaceError.
+    """
+    clip = decode_clip(source)
+    return measure_lips(seen_apertures(clip, progress), clip.rate_hz, phones)

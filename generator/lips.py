@@ -25,6 +25,7 @@ ARTICULATION_RATE_HZ: Final = 50.0
 LOOKAHEAD_STEPS: Final = 5
 LOOKAHEAD_S: Final = 0.120
 _STEP_SAMPLES: Final = 2 * HOP_SAMPLES
+_CONTACT_THRESHOLDS: Final = {"closure": (0.08, 0.4), "tuck": (0.1, 0.7)}
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def hear_articulation(network: LipNetwork, samples_N: NDArray[np.float32]) -> ND
     with torch.inference_mode():
         logits_BTC = network(torch.from_numpy(levelled(heard_FM[None])))
         curves_TC = torch.sigmoid(logits_BTC[0]).float().numpy()
-    return still_in_silence(curves_TC, loudness(heard_FM))
+    return decide_contacts(still_in_silence(curves_TC, loudness(heard_FM)))
 
 
 def still_in_silence(curves_TC: NDArray[np.float32], loudness_F: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -111,6 +112,18 @@ def still_in_silence(curves_TC: NDArray[np.float32], loudness_F: NDArray[np.floa
     gated_TC[:, speech] = gate_T
     # What a sigmoid cannot bring to zero: the last few hundredths.
     return np.clip((gated_TC - 0.02) / 0.98, 0.0, 1.0).astype(np.float32)
+
+
+def decide_contacts(curves_TC: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Make contacts complete: a network that is unsure when the lips meet says 0.6 for a while and never 1.
+
+    The thresholds weigh missed against invented closures (NOTES.md).
+    """
+    decided_TC = curves_TC.copy()
+    for name, (open_at, shut_at) in _CONTACT_THRESHOLDS.items():
+        column = ARTICULATOR_INDEX[name]
+        decided_TC[:, column] = _smoothstep(curves_TC[:, column], open_at, shut_at)
+    return decided_TC
 
 
 def at_video_frames(curves_TC: NDArray[np.float32], num_frames: int, rate_hz: float = 25.0) -> NDArray[np.float32]:

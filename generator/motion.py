@@ -140,10 +140,7 @@ def facial_actions(curves_TC: NDArray[np.float32], intensity: float = 1.0) -> ND
     Returns: shape (T, 52), 0..1.
     """
     part = {name: curves_TC[:, index] for name, index in ARTICULATOR_INDEX.items()}
-    # A network is rarely sure to the last percent: what is mostly shut is meant shut.
-    closure = np.clip((part["closure"] - 0.1) / 0.55, 0.0, 1.0)
-    closure = closure * closure * (3.0 - 2.0 * closure)
-    tuck = np.clip((part["tuck"] - 0.1) / 0.7, 0.0, 1.0)
+    closure, tuck = part["closure"], part["tuck"]
     apart = (1.0 - closure) * intensity
     jaw = 0.58 * part["jaw"] * (1.0 - 0.55 * closure) * (1.0 - 0.2 * part["teeth"]) * intensity
     jaw = jaw * (1.0 - 0.6 * tuck)

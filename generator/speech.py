@@ -15,12 +15,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from watermark.media import decode_sound, encode_sound_wav
+
 SPEECH_RATE_HZ: Final = 16_000
 HOP_SAMPLES: Final = 160
 WINDOW_SAMPLES: Final = 400
 NUM_MEL_BANDS: Final = 64
 FRAME_RATE_HZ: Final = SPEECH_RATE_HZ / HOP_SAMPLES
-LONGEST_SPEECH_S: Final = 600.0
 
 # Natural log of the mean power per mel band. The floor is the noise of a 16-bit converter.
 LOG_POWER_FLOOR: Final = -20.0
@@ -108,6 +109,4 @@ def normalise_speech(data: bytes) -> bytes:
     Raises: the media room's errors (`watermark.errors.MediaError`): not sound, no sound track, empty, silent, damaged,
         longer than ten minutes.
     """
-    from watermark.media import decode_sound, encode_sound_wav
-
     return encode_sound_wav(decode_sound(data))

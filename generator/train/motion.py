@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import subprocess
 import time
 from collections.abc import Callable
@@ -40,7 +41,7 @@ from generator.train.speech_corpus import (
 )
 
 # What is seen most weighs most.
-_LOSS_WEIGHTS: Final[dict[str, float]] = {"jaw": 4.0, "closure": 2.0, "tuck": 1.5, "speech": 0.7}
+_LOSS_WEIGHTS: Final[dict[str, float]] = {"jaw": 4.0, "closure": 3.0, "tuck": 1.5, "speech": 0.7}
 _CONTACTS: Final = ("closure", "tuck", "speech")
 
 
@@ -61,7 +62,7 @@ class TrainingPlan:
     learning_rate: float = 2e-3
     num_threads: int = 1
     num_check_clips: int = 110
-    network: LipNetworkConfig = field(default_factory=lambda: LipNetworkConfig(num_channels=160))
+    network: LipNetworkConfig = field(default_factory=LipNetworkConfig)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _corpus(
     data: Path, scratch: Path, heard: list[Recording], plan: TrainingPlan, say: Callable[[str], None]
 ) -> Corpus:
     names = "\n".join(r.file for r in heard)
-    key = hashlib.sha256(f"{names}\n{plan.seed}\n{TRANSCRIPT_LAG_S}\n3".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{names}\n{plan.seed}\n{TRANSCRIPT_LAG_S}\n4".encode()).hexdigest()[:16]
     path = scratch / f"corpus-{key}.npz"
     if not path.exists():
 
@@ -244,7 +245,7 @@ def train(
     network.train()
     while (spent_s := now() - started_s) < plan.minutes * 60:
         share = spent_s / (plan.minutes * 60)
-        rate = plan.learning_rate * min(1.0, (step + 1) / 50) * 0.5 * (1.0 + np.cos(np.pi * share)) + 1e-6
+        rate = plan.learning_rate * min(1.0, (step + 1) / 50) * 0.5 * (1.0 + math.cos(math.pi * share)) + 1e-6
         for group in optimiser.param_groups:
             group["lr"] = rate
         heard_BFM, articulation_BTC = next(source)
@@ -285,7 +286,7 @@ def _measure_unheard(
     return {
         "unheard voices": summarise(measure_recordings(network, data, chosen, plan.seed), plan.seed),
         "unheard voices, noise 20 dB below": summarise(
-            measure_recordings(network, data, chosen[: len(chosen) // 2], plan.seed, noise_db=20.0), plan.seed
+            measure_recordings(network, data, chosen[: (len(chosen) + 1) // 2], plan.seed, noise_db=20.0), plan.seed
         ),
         "unheard language": summarise(
             measure_recordings(network, data, _choose(languages, plan.num_check_clips, plan.seed), plan.seed), plan.seed

@@ -9,7 +9,7 @@ go arrays on disk, made once and kept in a scratch folder, and random training b
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from scipy.signal import fftconvolve, resample_poly
 
 from generator.coarticulation import Phone, articulate, phones_from_json
 from generator.lips import LOOKAHEAD_STEPS
-from generator.speech import LOG_POWER_FLOOR, NUM_MEL_BANDS, SPEECH_RATE_HZ, levelled, log_mel, loudness
+from generator.speech import FRAME_RATE_HZ, LOG_POWER_FLOOR, NUM_MEL_BANDS, SPEECH_RATE_HZ, levelled, log_mel, loudness
 from watermark.media import decode_sound
 
 # Voices and the language that the network never hears: what it does on them is what we report. The voices of the
@@ -32,6 +32,9 @@ UNHEARD_LANGUAGES: Final = frozenset({"it"})
 # that (measured, NOTES.md). Half of it is taken back: lips 20 ms after the sound are as good as in time to an
 # observer, and stay within one video frame of the stated times.
 TRANSCRIPT_LAG_S: Final = 0.025
+_TOKEN_LAG_S: Final = 0.045
+# What lies 28 dB under the loud parts of a clean recording is not heard as speech.
+_AUDIBLE_NATS: Final = 6.5
 
 _ALL_TEMPOS: Final = tuple((16, d) for d in (14, 15, 17, 18))
 
@@ -49,9 +52,6 @@ class Recording:
     @property
     def is_unheard(self) -> bool:
         return self.voice in UNHEARD_VOICES or self.lang in UNHEARD_LANGUAGES
-
-    def shifted(self, by_s: float, stretch: float = 1.0) -> tuple[Phone, ...]:
-        return tuple(Phone(p.symbol, (p.start_s + by_s) * stretch, (p.end_s + by_s) * stretch) for p in self.phones)
 
 
 def read_index(folder: Path) -> list[Recording]:
@@ -73,6 +73,28 @@ def read_index(folder: Path) -> list[Recording]:
 def read_samples(folder: Path, recording: Recording) -> NDArray[np.float32]:
     """Decode one recording to 16 kHz mono samples."""
     return decode_sound((folder / recording.file).read_bytes()).samples_N
+
+
+def heard_phones(phones: Sequence[Phone], loudness_F: NDArray[np.float32]) -> tuple[Phone, ...]:
+    """Take the silence out of long phonemes: the corpus gives a pause to the phoneme before it.
+
+    A phoneme longer than 150 ms ends where it was last heard, and a gap follows.
+    """
+    audible_F = loudness_F > np.percentile(loudness_F, 95) - _AUDIBLE_NATS
+    trimmed: list[Phone] = []
+    for phone in phones:
+        first, last = (round((t - _TOKEN_LAG_S) * FRAME_RATE_HZ) for t in (phone.start_s, phone.end_s))
+        heard = np.flatnonzero(audible_F[max(first, 0) : max(last, 0)])
+        if phone.end_s - phone.start_s <= 0.15 or phone.symbol in "^$ " or not len(heard):
+            trimmed.append(phone)
+            continue
+        end_s = min(phone.end_s, max(phone.start_s + 0.06, phone.start_s + (heard[-1] + 2) / FRAME_RATE_HZ))
+        trimmed += [Phone(phone.symbol, phone.start_s, end_s), Phone(" ", end_s, phone.end_s)]
+    return tuple(trimmed)
+
+
+def _moved(phones: Sequence[Phone], by_s: float, stretch: float) -> tuple[Phone, ...]:
+    return tuple(Phone(p.symbol, (p.start_s + by_s) * stretch, (p.end_s + by_s) * stretch) for p in phones)
 
 
 def _roomy(samples_N: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -123,10 +145,11 @@ class Corpus:
                 (resample_poly(samples_N, up, down).astype(np.float32), up / down),
                 (_roomy(samples_N, rng), 1.0),
             ]
+            phones_heard = heard_phones(recording.phones, loudness(log_mel(samples_N)))
             for variant_N, stretch in variants:
                 frames_FM = log_mel(variant_N)
                 num_instants = len(frames_FM) // 2
-                phones = recording.shifted(-TRANSCRIPT_LAG_S, stretch)
+                phones = _moved(phones_heard, -TRANSCRIPT_LAG_S, stretch)
                 heard.append(frames_FM[: num_instants * 2].astype(np.float16))
                 articulation.append(articulate(phones, np.arange(num_instants) / 50.0).astype(np.float16))
                 starts.append(starts[-1] + num_instants * 2)
