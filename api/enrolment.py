@@ -185,6 +185,12 @@ class Enrolment:
             ).all()
         return subject, list(portraits)
 
+    def subject_of(self, portrait_sha256: str) -> str | None:
+        """Whose portrait this is, if anybody has enrolled it."""
+        with self._database.read() as session:
+            portrait = session.get(Portrait, portrait_sha256)
+        return portrait.subject_id if portrait is not None else None
+
     def open_portrait(self, portrait: Portrait) -> bytes:
         """The normalised PNG of an enrolled portrait. Raises StorageError; NotFoundError after an erasure."""
         with self._database.read() as session:

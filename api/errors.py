@@ -308,10 +308,16 @@ STATUS_BY_CODE: dict[str, int] = {
     "portrait.not_an_image": 415,
     "portrait.too_large": 413,
     "speech": 422,
-    "controls": 422,
+    "control": 422,
+    "persona": 404,
     "weights": 500,
     "grant": 403,
     "detector": 500,
+    "detector.picture": 422,
+    "detector.picture_empty": 422,
+    "detector.picture_unreadable": 422,
+    "detector.picture_unsupported": 415,
+    "detector.picture_too_large": 413,
 }
 
 

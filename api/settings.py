@@ -25,47 +25,61 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PLACET_", frozen=True, extra="ignore")
 
     # -- where
-    home: Path = Field(Path(".placet"), description="Directory of the instance: keys, log, database, stored media.")
-    host: str = Field("127.0.0.1", description="Address that `placet serve` listens on.")
-    port: int = Field(8470, ge=0, le=65535, description="Port that `placet serve` listens on; 0 takes a free one.")
+    home: Path = Field(
+        default=Path(".placet"), description="Directory of the instance: keys, log, database, stored media."
+    )
+    host: str = Field(default="127.0.0.1", description="Address that `placet serve` listens on.")
+    port: int = Field(
+        default=8470, ge=0, le=65535, description="Port that `placet serve` listens on; 0 takes a free one."
+    )
     issuer: str = Field(
-        "",
+        default="",
         description="Public base URL, as clients see it: `iss` of access tokens and prefix of their audiences. "
         "Empty: `http://HOST:PORT`. Set it when a reverse proxy stands in front.",
     )
 
     # -- tokens
-    token_lifetime_s: int = Field(300, gt=0, le=300, description="Lifetime of an access token.")
-    clock_leeway_s: int = Field(5, ge=0, le=30, description="Clock difference tolerated in tokens and assertions.")
-    challenge_lifetime_s: int = Field(300, gt=0, le=3600, description="Lifetime of an enrolment challenge.")
+    token_lifetime_s: int = Field(default=300, gt=0, le=300, description="Lifetime of an access token.")
+    clock_leeway_s: int = Field(
+        default=5, ge=0, le=30, description="Clock difference tolerated in tokens and assertions."
+    )
+    challenge_lifetime_s: int = Field(default=300, gt=0, le=3600, description="Lifetime of an enrolment challenge.")
 
     # -- what may come in
-    max_portrait_bytes: Bytes = Field(20 * MIB, description="Largest portrait file.")
-    max_speech_bytes: Bytes = Field(64 * MIB, description="Largest speech file.")
-    max_detection_bytes: Bytes = Field(100 * MIB, description="Largest media file for detection.")
+    max_portrait_bytes: Bytes = Field(default=20 * MIB, description="Largest portrait file.")
+    max_speech_bytes: Bytes = Field(default=64 * MIB, description="Largest speech file.")
+    max_detection_bytes: Bytes = Field(default=100 * MIB, description="Largest media file for detection.")
     max_json_bytes: Bytes = Field(
-        256 * 1024, description="Largest JSON or form body, and largest text field of a form."
+        default=256 * 1024, description="Largest JSON or form body, and largest text field of a form."
     )
-    max_speech_s: Seconds = Field(600.0, description="Longest speech that is rendered.")
-    max_detection_s: Seconds = Field(60.0, description="Longest clip that the detection endpoint looks at.")
+    max_speech_s: Seconds = Field(default=600.0, description="Longest speech that is rendered.")
+    max_detection_s: Seconds = Field(default=60.0, description="Longest clip that the detection endpoint looks at.")
 
     # -- intake child process, per upload
     intake_memory_bytes: Bytes = Field(
-        2048 * MIB, description="Address space that decoding one upload may take on top of the idle process."
+        default=2048 * MIB, description="Address space that decoding one upload may take on top of the idle process."
     )
-    intake_cpu_s: Seconds = Field(30.0, description="Processor time that decoding one upload may take.")
-    intake_wall_s: Seconds = Field(60.0, description="Wall-clock time that decoding one upload may take.")
+    intake_cpu_s: Seconds = Field(default=30.0, description="Processor time that decoding one upload may take.")
+    intake_wall_s: Seconds = Field(default=60.0, description="Wall-clock time that decoding one upload may take.")
 
     # -- engine
-    worker_name: str = Field("worker-1", description="Name that permits are made out to.")
-    render_queue: int = Field(16, ge=1, description="Renders that may wait; one more is answered 503 with Retry-After.")
-    render_wall_s: Seconds = Field(1800.0, description="Wall-clock time after which a silent render worker is stopped.")
-    examine_wall_s: Seconds = Field(180.0, description="Wall-clock time that one detection may take.")
-    budget_s_per_day: float = Field(600.0, ge=0, description="Seconds of video per day for a newly vetted client.")
-    threads: int = Field(
-        0, ge=0, description="Processor threads for each engine process; 0 leaves it to the libraries."
+    worker_name: str = Field(default="worker-1", description="Name that permits are made out to.")
+    render_queue: int = Field(
+        default=16, ge=1, description="Renders that may wait; one more is answered 503 with Retry-After."
     )
-    prewarm: bool = Field(True, description="Start the engine processes with the server, not with the first request.")
+    render_wall_s: Seconds = Field(
+        default=1800.0, description="Wall-clock time after which a silent render worker is stopped."
+    )
+    examine_wall_s: Seconds = Field(default=180.0, description="Wall-clock time that one detection may take.")
+    budget_s_per_day: float = Field(
+        default=600.0, ge=0, description="Seconds of video per day for a newly vetted client."
+    )
+    threads: int = Field(
+        default=0, ge=0, description="Processor threads for each engine process; 0 leaves it to the libraries."
+    )
+    prewarm: bool = Field(
+        default=True, description="Start the engine processes with the server, not with the first request."
+    )
 
     @field_validator("issuer")
     @classmethod

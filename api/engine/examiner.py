@@ -5,9 +5,15 @@ It has no keys but the watermark key, reads the mark registry and nothing else o
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import secrets
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import func, select
 
 from api.engine.child import Handler, Progress, connect, serve
 from api.engine.process import EngineProcess
@@ -17,6 +23,9 @@ from api.settings import Settings
 from api.storage.database import Database
 from api.storage.models import Mark, Render
 from policy.keys import KeyRing
+
+if TYPE_CHECKING:
+    from api.service import Service
 
 
 class Examiner:
@@ -44,6 +53,25 @@ class Examiner:
         )
 
 
+def examine_and_log(service: Service, client_id: str, data: bytes, mime: str) -> dict[str, Any]:
+    """Examine media, and log who asked and what came out.
+
+    Of the content the log gets a keyed hash only, useless without the instance's key.
+    """
+    digest = hashlib.sha256(data).digest()
+    content = hmac.new(service.keys.commitment_key, b"detection\0" + digest, hashlib.sha256).hexdigest()
+    entry = {"client": service.gate.pseudonym("client", client_id), "content_hmac": content, "num_bytes": len(data)}
+    try:
+        report = service.examiner.examine(data, mime)
+    except Exception as error:
+        service.gate.record("detection.failed", {**entry, "code": str(getattr(error, "code", "internal"))})
+        raise
+    verdict = str(report["verdict"])
+    evidence = service.gate.record("detection", {**entry, "verdict": verdict})
+    service.metrics.count("placet_detections_total", verdict=verdict)
+    return {**report, "log_index": evidence.index}
+
+
 class MarkRegistry:
     """Which watermark ids exist, and what they point to."""
 
@@ -54,6 +82,12 @@ class MarkRegistry:
         """Whether this instance has ever given out the id."""
         with self._database.read() as session:
             return session.get(Mark, _hex(mark_id)) is not None
+
+    @property
+    def num_registered(self) -> int:
+        """How many ids were given out, at least one."""
+        with self._database.read() as session:
+            return max(1, session.scalar(select(func.count()).select_from(Mark)) or 0)
 
     def resolve(self, mark_id: Any) -> dict[str, Any] | None:
         """What a platform may know about the file that an id was put into: hashes, never whose face it is."""
@@ -83,10 +117,12 @@ def prepare_examiner(hello: Message) -> Handler:
     """Load the detector; returns the handler of jobs."""
     from detector.report import examine
     from detector.score import Detector
+    from watermark.media import CLIP_LIMITS
 
     set_threads(int(hello.header["threads"]))
     registry = MarkRegistry(Database.open(Path(hello.header["database"])))
     detector = Detector.load()
+    limits = replace(CLIP_LIMITS, max_duration_s=float(hello.header["max_duration_s"]))
 
     def handle(job: Message, _progress: Progress) -> Message:
         report = examine(
@@ -97,6 +133,9 @@ def prepare_examiner(hello: Message) -> Handler:
             is_registered=registry.is_registered,
             resolve=registry.resolve,
             detector=detector,
+            num_registered=registry.num_registered,
+            limits=limits,
+            report_id=f"det_{secrets.token_hex(8)}",
         )
         return Message({"report": report})
 

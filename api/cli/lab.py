@@ -1,0 +1,387 @@
+"""Commands for measuring and making: models, evaluate, bench, train. Heavy imports happen inside each command.
+
+What makes a picture move goes through the gate like everything else (see `api.evaluation`); there is no other way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.cli.output import Json, emit, progress_bar, reporting, stop_negative
+from api.cli.places import Home, settings_for
+
+models = typer.Typer(help="Weights that ship with the project.", no_args_is_help=True)
+evaluate = typer.Typer(help="How good it is. Renders pass the gate, are logged and marked.", no_args_is_help=True)
+bench = typer.Typer(help="How fast it is: warm-up, median, one JSON line.", no_args_is_help=True)
+train = typer.Typer(help="Make the shipped weights again.", no_args_is_help=True)
+
+PACKAGES = ("generator", "detector")
+Attest = Annotated[str, typer.Option(help="What the portrait is, on the operator's word: synthetic or artwork.")]
+Portrait = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="By default a shipped persona.")]
+Speech = Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="By default the persona's sample.")]
+
+
+# -- models
+
+
+@models.command("list")
+def list_models(as_json: Json = False) -> None:
+    """Every weights file: size, hash, and whether it has its model card."""
+    with reporting(as_json):
+        root = Path(__file__).parents[2]
+        files = sorted(path for package in PACKAGES for path in (root / package).glob("weights/*.safetensors"))
+        found = [
+            {
+                "file": str(path.relative_to(root)),
+                "num_bytes": path.stat().st_size,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "has_card": path.with_suffix(".md").is_file(),
+            }
+            for path in files
+        ]
+        lines = [f"{each['file']:<40} {each['num_bytes']:>10,}  {str(each['sha256'])[:16]}" for each in found]
+        emit(as_json, {"models": found}, "\n".join(lines))
+
+
+# -- evaluate
+
+
+@evaluate.command("generator")
+def evaluate_generator(
+    out: Annotated[Path, typer.Option(help="Where to write the video.")] = Path("evaluation.mp4"),
+    portrait: Portrait = None,
+    speech: Speech = None,
+    attest: Attest = "synthetic",
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Render once as the operator; say how fast it was and whether mark and manifest read back."""
+    from api.evaluation import evaluate_render, laboratory
+    from watermark.credentials import read_credentials
+    from watermark.extract import read_mark
+    from watermark.media import decode_clip
+
+    with reporting(as_json), laboratory(settings_for(home)) as service:
+        picture, sound = _material(portrait, speech)
+        made = evaluate_render(service, portrait=picture, speech=sound, attested_class=attest, out=out)
+        expected = made.render.mark_id
+        reading = read_mark(
+            decode_clip(out), service.keys.watermark_key, lambda mark: mark.hex == expected, num_registered=1
+        )
+        manifest = read_credentials(out, "video/mp4", service.trust_roots_pem.decode())
+        result = {**made.to_json(), "mark": reading.state, "manifest": manifest.state, **_machine()}
+        text = (
+            f"{out}: {made.render.duration_s:.2f} s of video in {made.render_s:.1f} s, mark {reading.state}, "
+            f"manifest {manifest.state}, log entries {made.render.decision_index} and {made.render.delivery_index}"
+        )
+        if reading.state != "detected" or manifest.state != "trusted":
+            stop_negative(as_json, result, text)
+        emit(as_json, result, text)
+
+
+@evaluate.command("watermark")
+def evaluate_watermark(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A video that this instance has marked.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Read the mark of a delivered video after each of the usual manipulations. Status 1 if one loses it."""
+    from api.engine.examiner import MarkRegistry
+    from api.storage.database import Database
+    from policy.keys import KeyRing
+    from watermark import attacks
+    from watermark.extract import read_mark
+    from watermark.media import decode_clip
+
+    suite = {
+        "none": attacks.none(),
+        "h264 crf 30": attacks.h264(30),
+        "resize 50 %": attacks.resize(0.5),
+        "crop 70 %": attacks.crop(0.7),
+        "rotate 5°": attacks.rotate(5.0),
+        "flip": attacks.flip(),
+        "all of them": attacks.chain(attacks.rotate(5.0), attacks.crop(0.7), attacks.resize(0.5), attacks.h264(30)),
+    }
+    with reporting(as_json):
+        settings = settings_for(home)
+        registry = MarkRegistry(Database.open(settings.database_path))
+        key = KeyRing.load(settings.home / "keys").watermark_key
+        clip = decode_clip(file)
+        rows = []
+        with progress_bar("attacking") as tell:
+            for done, (name, attack) in enumerate(suite.items(), start=1):
+                reading = read_mark(attack(clip), key, registry.is_registered, num_registered=registry.num_registered)
+                mark_id = reading.mark_id.hex if reading.mark_id is not None else None
+                rows.append({"attack": name, "state": reading.state, "mark_id": mark_id, "null_fpr": reading.null_fpr})
+                tell(done / len(suite))
+        text = "\n".join(f"{row['attack']:<14} {row['state']:<13} {row['mark_id'] or ''}" for row in rows)
+        result = {"attacks": rows}
+        if any(row["state"] != "detected" for row in rows):
+            stop_negative(as_json, result, text)
+        emit(as_json, result, text)
+
+
+@evaluate.command("detector")
+def evaluate_detector(
+    authentic: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of recordings.")],
+    synthetic: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of generated media.")],
+    plots: Annotated[Path | None, typer.Option(file_okay=False, help="Where to write plots.")] = None,
+    as_json: Json = False,
+) -> None:
+    """How well the detector tells two folders apart, with bootstrap intervals."""
+    from detector.evaluate import evaluate as evaluate_folders
+
+    with reporting(as_json):
+        with progress_bar("scoring") as tell:
+            report = evaluate_folders(
+                authentic, synthetic, plots_dir=plots, progress=lambda done, total: tell(done / total)
+            )
+        shown = {name: value for name, value in report.items() if name != "clips"}
+        emit(as_json, report, "\n".join(f"{name:<24} {value}" for name, value in shown.items()))
+
+
+# -- bench
+
+
+@bench.command("generator")
+def bench_generator(
+    portrait: Portrait = None,
+    speech: Speech = None,
+    attest: Attest = "synthetic",
+    runs: Annotated[int, typer.Option(min=1, help="Measured renders, after one to warm up.")] = 3,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Wall-clock time of a render, marked and signed, the portrait being warm."""
+    from api.evaluation import evaluate_render, laboratory
+
+    with reporting(as_json), laboratory(settings_for(home)) as service, tempfile.TemporaryDirectory() as scratch:
+        picture, sound = _material(portrait, speech)
+        made = []
+        with progress_bar("rendering") as tell:
+            for run in range(runs + 1):
+                made.append(
+                    evaluate_render(
+                        service,
+                        portrait=picture,
+                        speech=sound,
+                        attested_class=attest,
+                        out=Path(scratch) / f"{run}.mp4",
+                    )
+                )
+                tell((run + 1) / (runs + 1))
+        measured = [each.render_s for each in made[1:]]
+        clip_s = made[0].render.duration_s or 0.0
+        median_s = statistics.median(measured)
+        result = {
+            "bench": "generator",
+            "clip_s": round(clip_s, 3),
+            "warm_up_s": round(made[0].render_s, 3),
+            "median_s": round(median_s, 3),
+            "real_time_factor": round(clip_s / median_s, 3),
+            "runs": runs,
+            **_machine(),
+        }
+        emit(as_json, result, f"{clip_s:.2f} s of video in {median_s:.2f} s (median of {runs}), after a warm-up")
+
+
+@bench.command("watermark")
+def bench_watermark(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A video that this instance has marked.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Time to decode a delivered video and to read its mark."""
+    from api.engine.examiner import MarkRegistry
+    from api.storage.database import Database
+    from policy.keys import KeyRing
+    from watermark.extract import read_mark
+    from watermark.media import decode_clip
+
+    with reporting(as_json):
+        settings = settings_for(home)
+        registry = MarkRegistry(Database.open(settings.database_path))
+        key = KeyRing.load(settings.home / "keys").watermark_key
+        clip = decode_clip(file)
+
+        def read() -> None:
+            read_mark(clip, key, registry.is_registered, num_registered=registry.num_registered)
+
+        result = {
+            "bench": "watermark",
+            "num_frames": len(clip.frames_THWC),
+            "decode_median_s": round(_median_s(lambda: decode_clip(file)), 4),
+            "read_median_s": round(_median_s(read), 4),
+            **_machine(),
+        }
+        emit(as_json, result, f"decode {result['decode_median_s']} s, read {result['read_median_s']} s")
+
+
+@bench.command("policy")
+def bench_policy(as_json: Json = False) -> None:
+    """Decisions per second, policies parsed once."""
+    from policy.decision import Facts, PolicyEngine, RenderRequest
+    from policy.identity import SCOPE_RENDER_CREATE, Actor
+
+    with reporting(as_json):
+        engine = PolicyEngine.load()
+        request = RenderRequest.of(
+            Actor("client", "org", frozenset({SCOPE_RENDER_CREATE})),
+            subject_id="subject",
+            portrait_sha256="0" * 64,
+            speech_sha256="1" * 64,
+            controls={},
+            purpose="urn:placet:purpose:education",
+            duration_s=5.0,
+        )
+        facts, batch = Facts(now=int(time.time())), 500
+
+        def decide() -> None:
+            for _ in range(batch):
+                engine.decide(request, facts)
+
+        rate = round(batch / _median_s(decide))
+        emit(as_json, {"bench": "policy", "decisions_per_s": rate, **_machine()}, f"{rate:,} decisions per second")
+
+
+@bench.command("log")
+def bench_log(as_json: Json = False) -> None:
+    """Durable appends per second, one by one and from many threads, in a log of its own."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from policy.log import Log
+
+    with reporting(as_json), tempfile.TemporaryDirectory() as scratch:
+        log = Log.create(Path(scratch) / "log", Ed25519PrivateKey.generate(), "bench.placet.local/log")
+        single, grouped, threads = 50, 2000, 64
+
+        def one_by_one() -> None:
+            for number in range(single):
+                log.append("bench", {"number": number})
+
+        def from_many_threads() -> None:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(lambda number: log.append("bench", {"number": number}), range(grouped)))
+
+        result = {
+            "bench": "log",
+            "single_per_s": round(single / _median_s(one_by_one)),
+            "grouped_per_s": round(grouped / _median_s(from_many_threads)),
+            "threads": threads,
+            **_machine(),
+        }
+        text = (
+            f"{result['single_per_s']:,} durable entries per second one by one, {result['grouped_per_s']:,} in groups"
+        )
+        emit(as_json, result, text)
+
+
+# -- train
+
+
+@train.command("head")
+def train_head(
+    out: Annotated[Path | None, typer.Option(help="Where to write; by default the shipped file.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Bake the head model (needs the extra “head”)."""
+    from generator.train.head import HEAD_FILE, bake_head
+
+    with reporting(as_json):
+        with progress_bar("baking") as tell:
+            report = bake_head(out=out or HEAD_FILE, progress=lambda _step, fraction: tell(fraction))
+        emit(as_json, {"file": str(out or HEAD_FILE), "report": str(report)}, str(report))
+
+
+@train.command("motion")
+def train_motion(
+    data: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Corpus folder with an index.jsonl.")],
+    scratch: Annotated[Path, typer.Option(file_okay=False, help="Where to keep features and checkpoints.")],
+    out: Annotated[Path, typer.Option(help="Weights file to write.")],
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long to train.")] = 20.0,
+    seed: Annotated[int, typer.Option(help="Of everything drawn by chance.")] = 20261122,
+    as_json: Json = False,
+) -> None:
+    """Train the speech-to-lips network."""
+    from generator.train.motion import TrainingPlan
+    from generator.train.motion import train as train_network
+
+    with reporting(as_json):
+        plan = TrainingPlan(minutes=minutes, seed=seed)
+        report = train_network(data, scratch, out, plan=plan, say=lambda line: typer.echo(line, err=True))
+        emit(as_json, report.to_json(), f"{report.weights}: {report.num_steps} steps, sha256 {report.sha256}")
+
+
+@train.command("detector")
+def train_detector(
+    data: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of authentic and synthetic media.")],
+    scratch: Annotated[Path, typer.Option(file_okay=False, help="Where to keep examples between trainings.")],
+    out: Annotated[Path, typer.Option(help="Weights file to write.")],
+    renders: Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="Folder of deliveries.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything drawn by chance.")] = 0,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Train the detector's heads on renders that came through the gate."""
+    from detector.train import material_in
+    from detector.train import train as train_heads
+    from policy.keys import KeyRing
+
+    with reporting(as_json):
+        key = KeyRing.load(settings_for(home).home / "keys").watermark_key if renders is not None else None
+        with progress_bar("training") as tell:
+            report = train_heads(
+                material_in(data, renders, key),
+                scratch=scratch,
+                weights=out,
+                seed=seed,
+                progress=lambda _stage, done, total: tell(done / max(total, 1)),
+            )
+        result = {"model_version": report.model_version, "weights": str(report.weights), "figures": report.figures}
+        emit(as_json, result, f"{report.weights}: {report.model_version}")
+
+
+# -- shared
+
+
+def _material(portrait: Path | None, speech: Path | None) -> tuple[bytes, bytes]:
+    """The files asked for, or a shipped persona and its sample."""
+    from generator.personas import list_personas
+
+    personas = list_personas() if portrait is None or speech is None else []
+    if (portrait is None and not personas) or (speech is None and not any(each.sample_path for each in personas)):
+        raise typer.BadParameter("no persona ships with this installation: give --portrait and --speech")
+    picture = portrait.read_bytes() if portrait is not None else personas[0].portrait()
+    if speech is not None:
+        return picture, speech.read_bytes()
+    sample = next(each.sample_path for each in personas if each.sample_path is not None)
+    return picture, sample.read_bytes()
+
+
+def _median_s(job: Callable[[], object], runs: int = 5) -> float:
+    """Median wall-clock time, after one run to warm up."""
+    job()
+    times_s = []
+    for _ in range(runs):
+        started_at_s = time.perf_counter()
+        job()
+        times_s.append(time.perf_counter() - started_at_s)
+    return statistics.median(times_s)
+
+
+def _machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "machine": {"processor": platform.machine(), "num_cores": os.cpu_count(), "python": platform.python_version()}
+    }

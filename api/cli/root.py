@@ -1,0 +1,163 @@
+"""The top of the command tree: instance, server, story, verification."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+
+from api.app import create_app, software_version
+from api.cli import audit, lab, people
+from api.cli.output import Json, emit, progress_bar, reporting, stop_negative
+from api.cli.places import Home, settings_for, write_service_file
+from api.settings import Settings
+from api.setup import create_instance
+
+app = typer.Typer(
+    name="placet",
+    help="Responsible release of a talking-face generator: consent, decision, log, mark, detection.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(people.subjects, name="subjects")
+app.add_typer(people.consent, name="consent")
+app.add_typer(people.operators, name="operators")
+app.add_typer(people.personas, name="personas")
+app.add_typer(audit.app, name="audit")
+app.add_typer(lab.models, name="models")
+app.add_typer(lab.evaluate, name="evaluate")
+app.add_typer(lab.bench, name="bench")
+app.add_typer(lab.train, name="train")
+app.command("render")(people.render)
+
+
+def main() -> None:
+    """Entry point of the distribution."""
+    app()
+
+
+@app.command()
+def version(as_json: Json = False) -> None:
+    """Say which version this is."""
+    emit(as_json, {"version": software_version()}, software_version())
+
+
+@app.command()
+def init(
+    home: Home = None,
+    name: Annotated[str, typer.Option(help="Name of the instance: lower-case letters, digits, hyphens.")] = "local",
+    as_json: Json = False,
+) -> None:
+    """Make an instance: keys, private CA, log, database, and the local operator's client."""
+    with reporting(as_json):
+        made = create_instance(settings_for(home), name)
+        emit(
+            as_json,
+            {
+                "home": made.home,
+                "name": made.name,
+                "operator_client_id": made.operator_client_id,
+                "operator_key": made.operator_key_path,
+                "log_key": made.log_verifier_key,
+            },
+            f"Instance “{made.name}” in {made.home}\n"
+            f"operator   {made.operator_client_id}, key in {made.operator_key_path}\n"
+            f"log key    {made.log_verifier_key}  (give it to whoever checks your log)\n"
+            f"next       placet serve --home {made.home}",
+        )
+
+
+@app.command()
+def serve(
+    home: Home = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the service until it is interrupted. When it is ready it says where."""
+    with reporting(as_json):
+        settings = settings_for(home)
+        listener = _listen(host or settings.host, settings.port if port is None else port)
+        bound = {"host": host or settings.host, "port": int(listener.getsockname()[1])}
+        settings = Settings(**{**settings.model_dump(), **bound})
+        config = uvicorn.Config(
+            create_app(settings), log_level="warning", server_header=False, timeout_graceful_shutdown=5
+        )
+        server = _Server(config, settings, as_json)
+        server.run(sockets=[listener])
+        if not server.started:
+            sys.exit(2)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def demo(context: typer.Context) -> None:
+    """Play the whole story over HTTP against a server of its own."""
+    from api import demo as story
+
+    sys.argv = ["placet demo", *context.args]
+    raise typer.Exit(story.main() or 0)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Image or clip.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is known about a file: manifest, watermark, detector. Status 0 if it is proven to come from here."""
+    from api.engine.examiner import examine_and_log
+    from api.service import Service
+
+    with reporting(as_json):
+        service = Service(settings_for(home))
+        try:
+            with progress_bar("looking"):
+                report = examine_and_log(service, "local-operator", file.read_bytes(), "application/octet-stream")
+        finally:
+            service.close()
+        text = _verdict_text(report)
+        if report["verdict"] not in ("generated_here", "ai_signed"):
+            stop_negative(as_json, report, text)
+        emit(as_json, report, text)
+
+
+def _verdict_text(report: dict[str, Any]) -> str:
+    layers = report["layers"]
+    reason = report.get("reason", {}).get("sentence", "")
+    return (
+        f"verdict    {report['verdict']}: {reason}\n"
+        f"C2PA       {layers['c2pa']['state']}\n"
+        f"watermark  {layers['watermark']['state']}\n"
+        f"detector   p = {layers['detector']['p']}"
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it is ready, and leaves that in the home for the other commands."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings, as_json: bool) -> None:
+        super().__init__(config)
+        self._settings = settings
+        self._as_json = as_json
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            ready = {"url": self._settings.base_url, "pid": os.getpid()}
+            write_service_file(self._settings, ready)
+            text = json.dumps(ready) if self._as_json else f"Placet is at {ready['url']} (documentation at /docs)"
+            print(text, flush=True)
