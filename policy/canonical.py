@@ -45,7 +45,10 @@ def parse_canonical(data: bytes) -> Any:
         raise CanonicalError(f"JSON nested deeper than {MAX_DEPTH} levels is not accepted.")
     try:
         obj = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_object_without_duplicates, parse_constant=_no_constant
+            data.decode("utf-8"),
+            object_pairs_hook=_object_without_duplicates,
+            parse_int=_integer,
+            parse_constant=_no_constant,
         )
     except CanonicalError:
         raise
@@ -87,6 +90,13 @@ def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return obj
 
 
+def _integer(text: str) -> int | float:
+    """JSON numbers are doubles (RFC 8785 §3.2.2.3); beyond ±(2⁵³−1) also those that look like integers."""
+    if len(text) > 17 or abs(int(text)) > _MAX_INTEGER:
+        return float(text)
+    return int(text)
+
+
 def _no_constant(name: str) -> NoReturn:
     raise CanonicalError(f"{name} is not JSON.")
 
@@ -94,6 +104,8 @@ def _no_constant(name: str) -> NoReturn:
 def _depth(data: bytes) -> int:
     """An upper bound of the nesting depth: brackets inside strings count too, which errs on the safe side."""
     deepest = depth = 0
+    if (num_brackets := data.count(b"[") + data.count(b"{")) <= MAX_DEPTH:
+        return num_brackets
     for byte in data:
         if byte in b"[{":
             depth += 1

@@ -19,8 +19,9 @@ from typing import Any, Final, Protocol
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from policy.bundle import VKEY_FILE, BundleFiles, export_bundle
+from policy.entry import parse_entry
 from policy.errors import BundleError, CheckpointError, LogCorruptError, LogUnavailableError, ProofError
-from policy.log import CHECKPOINT_FILE, LOCK_FILE, parse_leaf
+from policy.log import CHECKPOINT_FILE, LOCK_FILE
 from policy.merkle import EMPTY_ROOT, HASH_NUM_BYTES, consistency_path, leaf_hash, tree_root, verify_consistency
 from policy.note import Checkpoint, verifier_key, verify_checkpoint
 from policy.tiles import ENTRIES, TILE_HEIGHT, TILE_WIDTH, Pyramid, TileName, split_bundle, split_hashes, tiles_of
@@ -265,7 +266,7 @@ class _Check:
         for nth, leaf in enumerate(leaves):
             if nth not in changed:
                 try:
-                    parse_leaf(leaf, first + nth)
+                    parse_entry(leaf, first + nth)
                 except LogCorruptError as exc:
                     self._report("entry", f"entry {first + nth}", exc.sentence, first + nth)
 

@@ -10,24 +10,21 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from policy.canonical import canonical_json, parse_canonical, sha256_hex
+from policy.canonical import sha256_hex
+from policy.entry import check_entry, parse_entry, write_entry
 from policy.errors import (
-    CanonicalError,
     EntryNotFoundError,
-    EntryRefusedError,
     LogCorruptError,
     LogError,
     LogUnavailableError,
@@ -39,7 +36,6 @@ from policy.note import Checkpoint, check_key_name, sign_checkpoint, verifier_ke
 from policy.store import TileStore
 from policy.tiles import (
     ENTRIES,
-    MAX_ENTRY_NUM_BYTES,
     TILE_HEIGHT,
     TILE_WIDTH,
     Pyramid,
@@ -49,9 +45,8 @@ from policy.tiles import (
     split_hashes,
 )
 
-__all__ = ["ENTRY_VERSION", "RECOVERED_KIND", "Log", "LogEvidence", "verify_evidence"]
+__all__ = ["RECOVERED_KIND", "Log", "LogEvidence", "verify_evidence"]
 
-ENTRY_VERSION: Final = 1
 RECOVERED_KIND: Final = "log.recovered"
 """Kind of the entry that says a torn tail was removed after a crash."""
 MAX_BATCH: Final = TILE_WIDTH - 1
@@ -59,8 +54,6 @@ MAX_ENTRIES_PER_READ: Final = 1000
 CHECKPOINT_FILE: Final = "checkpoint"
 LOCK_FILE: Final = ".lock"
 _CACHED_TILES: Final = 256
-_KIND = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
-_SECRET = re.compile(r"-----BEGIN|eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*\.")
 
 
 @dataclass
@@ -187,7 +180,7 @@ class Log:
             entries may be in the log.
         """
         for kind, body in entries:
-            _check_entry(kind, body)
+            check_entry(kind, body)
         mine = [_Append(kind, body) for kind, body in entries]
         self._queue.extend(mine)
         # Whoever gets the lock first commits for everybody who is waiting.
@@ -224,8 +217,8 @@ class Log:
         recovery = [_Append(RECOVERED_KIND, self._recovery)] if self._recovery else []
         appends = recovery + batch
         first = tree.checkpoint.size
-        moment = datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        leaves = [_leaf(first + offset, moment, each.kind, each.body) for offset, each in enumerate(appends)]
+        now = self._now()
+        leaves = [write_entry(first + nth, now, each.kind, each.body) for nth, each in enumerate(appends)]
         # (1) entries, durable; (2) hashes, which can be rebuilt from them
         at = 0
         while at < len(leaves):
@@ -319,7 +312,7 @@ class Log:
                 raise LogCorruptError(
                     f"Entry {index * TILE_WIDTH + len(bundle)} is cut off; run `placet audit verify`."
                 )
-            leaves += [parse_leaf(leaf, at + nth) for nth, leaf in enumerate(bundle[offset:])]
+            leaves += [parse_entry(leaf, at + nth) for nth, leaf in enumerate(bundle[offset:])]
         return leaves
 
     def tile(self, path: str) -> bytes:
@@ -541,47 +534,6 @@ class Log:
             yield
         finally:
             os.close(descriptor)
-
-
-def parse_leaf(leaf: bytes, index: int) -> dict[str, Any]:
-    """An entry's bytes as the object they are.
-
-    Raises: LogCorruptError: not the canonical JSON of entry `index`.
-    """
-    try:
-        obj = parse_canonical(leaf)
-    except CanonicalError as exc:
-        raise LogCorruptError(f"Entry {index} is not canonical JSON: it was changed.") from exc
-    fields = {"v", "index", "time", "kind", "body"}
-    if not isinstance(obj, dict) or set(obj) != fields or obj["v"] != ENTRY_VERSION or obj["index"] != index:
-        raise LogCorruptError(f"Entry {index} does not have the form of an entry of that number.")
-    return obj
-
-
-def _leaf(index: int, moment: str, kind: str, body: dict[str, Any]) -> bytes:
-    return canonical_json({"v": ENTRY_VERSION, "index": index, "time": moment, "kind": kind, "body": body})
-
-
-def _check_entry(kind: str, body: dict[str, Any]) -> None:
-    """Refuse, before anything is written, what can never be an entry.
-
-    Raises: EntryRefusedError.
-    """
-    if not _KIND.fullmatch(kind):
-        raise EntryRefusedError("The kind of an entry must be lower-case words joined by dots, such as consent.given.")
-    if not isinstance(body, dict):
-        raise EntryRefusedError("The body of an entry must be a JSON object.")
-    try:
-        largest = _leaf(2**53 - 1, "2000-01-01T00:00:00.000Z", kind, body)
-    except CanonicalError as exc:
-        raise EntryRefusedError("The body of an entry must be JSON with numbers within ±2⁵³.") from exc
-    if len(largest) > MAX_ENTRY_NUM_BYTES:
-        raise EntryRefusedError(
-            f"The entry is {len(largest)} bytes long and the log takes {MAX_ENTRY_NUM_BYTES}; "
-            "log a hash of the large part."
-        )
-    if _SECRET.search(largest.decode()):
-        raise EntryRefusedError("The entry holds something that looks like a token or key; log its pseudonym or hash.")
 
 
 def _unavailable(exc: OSError) -> LogUnavailableError:

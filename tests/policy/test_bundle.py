@@ -75,7 +75,11 @@ def test_cut_off_and_extended_bundles(bundle: Path, keys: KeyRing, tmp_path: Pat
 
 def test_members_of_any_other_kind(keys: KeyRing, tmp_path: Path) -> None:
     """Links, absolute paths, huge sizes: refused, nothing is ever unpacked."""
-    for name, kind, size in (("x", tarfile.SYMTYPE, 0), ("/etc/passwd", tarfile.REGTYPE, 0), ("big", tarfile.REGTYPE, 8**11 - 1)):
+    for name, kind, size in (
+        ("x", tarfile.SYMTYPE, 0),
+        ("/etc/passwd", tarfile.REGTYPE, 0),
+        ("big", tarfile.REGTYPE, 8**11 - 1),
+    ):
         info = tarfile.TarInfo(name)
         info.type, info.size, info.linkname = kind, size, "/etc/passwd" if kind == tarfile.SYMTYPE else ""
         path = tmp_path / "odd.tar"

@@ -1,4 +1,4 @@
-"""Crashes: at every single step of an append, and by kill -9 at random. No acknowledged entry is lost, fsck is clean."""
+"""Crashes at every step of an append, and by kill -9 at random: no acknowledged entry is lost, fsck is clean."""
 
 from __future__ import annotations
 

@@ -21,9 +21,7 @@ CHECKPOINT = sign_checkpoint("placet.test/log", 42, EMPTY_ROOT, KEY).encode()
 
 
 def test_the_published_note() -> None:
-    public = ed25519.Ed25519PublicKey.from_public_bytes(
-        base64.b64decode(VECTOR["verifier_key"].split("+", 2)[2])[1:]
-    )
+    public = ed25519.Ed25519PublicKey.from_public_bytes(base64.b64decode(VECTOR["verifier_key"].split("+", 2)[2])[1:])
     assert verifier_key(VECTOR["name"], public) == VECTOR["verifier_key"]
     assert verify_note(VECTOR["note"].encode(), VECTOR["name"], public) == VECTOR["text"]
 
