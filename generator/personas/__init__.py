@@ -1,0 +1,125 @@
+"""The green room: synthetic adults that ship with the project and may be animated by anyone, as they are nobody.
+
+Each persona is a folder: `portrait.png` to animate, `persona.json` that attests what it is and holds the recipe from
+which `make.py` renders it again.
+
+    PersonaError                  persona            (a GeneratorError)
+    ├── UnknownPersonaError       persona.unknown    404
+    └── DamagedPersonaError       persona.damaged    500
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from generator.errors import GeneratorError
+
+__all__ = ["DamagedPersonaError", "Persona", "PersonaError", "UnknownPersonaError", "list_personas", "load_persona"]
+
+_HOME = Path(__file__).parent
+
+
+class PersonaError(GeneratorError):
+    """Something about a shipped persona is not as it should be."""
+
+    code: ClassVar[str] = "persona"
+
+
+class UnknownPersonaError(PersonaError):
+    """No persona of that name ships with this release."""
+
+    code = "persona.unknown"
+    http_status = 404
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(f"there is no persona named {name!r}; choose one of: {', '.join(known) or 'none installed'}")
+        self.name = name
+        self.known = known
+
+
+class DamagedPersonaError(PersonaError):
+    """A persona's folder does not hold what its record says; reinstall the package."""
+
+    code = "persona.damaged"
+    http_status = 500
+
+
+@dataclass(frozen=True)
+class Persona:
+    """A synthetic adult, attested as such.
+
+    Attributes:
+        name: identifier, a lower-case given name.
+        display_name: how to show it to people.
+        subject_class: always `persona`: synthetic, adult, resembling no one on purpose.
+        description: one sentence for a caption or an alternative text.
+        attestation: what its makers declare about it, for enrolment and for the log.
+        licence: SPDX identifier under which the portrait may be used.
+        portrait_path: PNG, square, at least 768 px.
+        portrait_sha256: hex digest of that file, as the record states it.
+        sample_path: a speech sample that suits the face, or None.
+    """
+
+    name: str
+    display_name: str
+    subject_class: str
+    description: str
+    attestation: str
+    licence: str
+    portrait_path: Path
+    portrait_sha256: str
+    sample_path: Path | None
+
+    def portrait(self) -> bytes:
+        """The portrait's bytes, checked against the record.
+
+        Raises: DamagedPersonaError: missing, or not the file that was attested.
+        """
+        try:
+            data = self.portrait_path.read_bytes()
+        except OSError as exc:
+            raise DamagedPersonaError(f"the portrait of {self.name!r} is missing; reinstall the package") from exc
+        if hashlib.sha256(data).hexdigest() != self.portrait_sha256:
+            raise DamagedPersonaError(f"the portrait of {self.name!r} is not the attested file; reinstall the package")
+        return data
+
+
+def list_personas() -> list[Persona]:
+    """All personas of this release, by name."""
+    return [_read(folder / "persona.json") for folder in sorted(_HOME.iterdir()) if (folder / "portrait.png").is_file()]
+
+
+def load_persona(name: str) -> Persona:
+    """The persona called `name`.
+
+    Raises: UnknownPersonaError: the sentence lists the known ones.
+    """
+    personas = {persona.name: persona for persona in list_personas()}
+    if name not in personas:
+        raise UnknownPersonaError(name, tuple(personas))
+    return personas[name]
+
+
+def _read(record: Path) -> Persona:
+    try:
+        stated: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+        sample = record.parent / stated["sample"] if stated["sample"] else None
+        return Persona(
+            name=stated["name"],
+            display_name=stated["display_name"],
+            subject_class=stated["class"],
+            description=stated["description"],
+            attestation=stated["attestation"]["statement"],
+            licence=stated["licence"],
+            portrait_path=record.parent / stated["portrait"]["file"],
+            portrait_sha256=stated["portrait"]["sha256"],
+            sample_path=sample if sample is not None and sample.is_file() else None,
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise DamagedPersonaError(
+            f"{record.name} of {record.parent.name!r} is unreadable; reinstall the package"
+        ) from exc
