@@ -235,7 +235,7 @@ class PlacetClient:
         key: Mapping[str, Any] | None = None,
         language: str = "en",
     ) -> Enrolled:
-        """Become a subject: make a key, answer the challenge, send the portrait. Afterwards this client speaks for them.
+        """Become a subject: make a key, answer the challenge, send the portrait. Then this client speaks for them.
 
         Args:
             portrait: image file.

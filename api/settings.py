@@ -25,13 +25,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PLACET_", frozen=True, extra="ignore")
 
     # -- where
-    home: Path = Field(
-        default=Path(".placet"), description="Directory of the instance: keys, log, database, stored media."
-    )
+    home: Path = Field(default=Path(".placet"), description="Directory of the instance.")
     host: str = Field(default="127.0.0.1", description="Address that `placet serve` listens on.")
-    port: int = Field(
-        default=8470, ge=0, le=65535, description="Port that `placet serve` listens on; 0 takes a free one."
-    )
+    port: int = Field(default=8470, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     issuer: str = Field(
         default="",
         description="Public base URL, as clients see it: `iss` of access tokens and prefix of their audiences. "
@@ -40,9 +36,7 @@ class Settings(BaseSettings):
 
     # -- tokens
     token_lifetime_s: int = Field(default=300, gt=0, le=300, description="Lifetime of an access token.")
-    clock_leeway_s: int = Field(
-        default=5, ge=0, le=30, description="Clock difference tolerated in tokens and assertions."
-    )
+    clock_leeway_s: int = Field(default=5, ge=0, le=30, description="Clock difference tolerated in tokens.")
     challenge_lifetime_s: int = Field(default=300, gt=0, le=3600, description="Lifetime of an enrolment challenge.")
 
     # -- what may come in
@@ -64,22 +58,14 @@ class Settings(BaseSettings):
 
     # -- engine
     worker_name: str = Field(default="worker-1", description="Name that permits are made out to.")
-    render_queue: int = Field(
-        default=16, ge=1, description="Renders that may wait; one more is answered 503 with Retry-After."
-    )
-    render_wall_s: Seconds = Field(
-        default=1800.0, description="Wall-clock time after which a silent render worker is stopped."
-    )
+    render_queue: int = Field(default=16, ge=1, description="Renders that may wait; one more is answered 503.")
+    render_wall_s: Seconds = Field(default=1800.0, description="Time after which a silent worker is stopped.")
     examine_wall_s: Seconds = Field(default=180.0, description="Wall-clock time that one detection may take.")
-    budget_s_per_day: float = Field(
-        default=600.0, ge=0, description="Seconds of video per day for a newly vetted client."
-    )
+    budget_s_per_day: float = Field(default=600.0, ge=0, description="Seconds of video per day for a new client.")
     threads: int = Field(
         default=0, ge=0, description="Processor threads for each engine process; 0 leaves it to the libraries."
     )
-    prewarm: bool = Field(
-        default=True, description="Start the engine processes with the server, not with the first request."
-    )
+    prewarm: bool = Field(default=True, description="Start the engine processes with the server, not when needed.")
 
     @field_validator("issuer")
     @classmethod

@@ -55,9 +55,7 @@ def verify(
     bundle: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="An exported bundle, instead of this home's log.")
     ] = None,
-    log_key: Annotated[
-        str, typer.Option(help="With --bundle: the log's key, from somewhere else than the bundle.")
-    ] = "",
+    log_key: Annotated[str, typer.Option(help="With --bundle: the log's key, from elsewhere than the bundle.")] = "",
     checkpoint: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A checkpoint that was kept from earlier.")
     ] = None,

@@ -281,9 +281,7 @@ def bench_log(as_json: Json = False) -> None:
             "threads": threads,
             **_machine(),
         }
-        text = (
-            f"{result['single_per_s']:,} durable entries per second one by one, {result['grouped_per_s']:,} in groups"
-        )
+        text = f"{result['single_per_s']:,} durable entries/s one by one, {result['grouped_per_s']:,} in groups"
         emit(as_json, result, text)
 
 

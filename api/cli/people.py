@@ -73,7 +73,7 @@ def uses(key: KeyFile, home: Home = None, url: Url = "", as_json: Json = False) 
     with reporting(as_json), client_for(home, url, key) as placet:
         found = placet.uses()
         lines = [
-            f"{use['log_index']:>6}  {use['at']}  {use['kind']:<18} {use['org']}  {use['purpose']}" for use in found
+            f"{use['log_index']:>6}  {use['at']}  {use['kind']:<18} {use['org']} {use['purpose']}" for use in found
         ]
         emit(as_json, {"uses": found}, "\n".join(lines) or "No use so far.")
 
@@ -213,9 +213,7 @@ def render(
     subject: Annotated[str, typer.Option(help="Subject id.")],
     speech: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Sound file.")],
     out: Annotated[Path, typer.Option(help="Where to write the MP4.")],
-    portrait: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Picture that is enrolled.")
-    ] = None,
+    portrait: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Enrolled picture.")] = None,
     portrait_sha256: Annotated[str, typer.Option(help="Instead of the file: hash of an enrolled portrait.")] = "",
     purpose: Annotated[str, typer.Option(help="Purpose IRI.")] = PURPOSE_RESEARCH,
     seed: Annotated[int | None, typer.Option(help="Seed of blinks, gaze and head motion.")] = None,

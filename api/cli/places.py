@@ -15,9 +15,7 @@ SERVICE_FILE = "service.json"
 
 Home = Annotated[Path | None, typer.Option(help="Directory of the instance (PLACET_HOME; otherwise ./.placet).")]
 Url = Annotated[str, typer.Option(help="Address of the service; by default the one that serves this home.")]
-KeyFile = Annotated[
-    Path, typer.Option("--key", help="Credentials file with client id and private key.", dir_okay=False)
-]
+KeyFile = Annotated[Path, typer.Option("--key", help="Credentials: client id and private key.", dir_okay=False)]
 
 
 def settings_for(home: Path | None) -> Settings:

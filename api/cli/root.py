@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import socket
@@ -99,8 +100,7 @@ def serve(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def demo(context: typer.Context) -> None:
     """Play the whole story over HTTP against a server of its own."""
-    from api import demo as story
-
+    story = importlib.import_module("api.demo")
     sys.argv = ["placet demo", *context.args]
     raise typer.Exit(story.main() or 0)
 
