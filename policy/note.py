@@ -65,6 +65,23 @@ def verifier_key(name: str, public_key: ed25519.Ed25519PublicKey) -> str:
     return f"{name}+{key_id(name, public_key).hex()}+{_b64(raw)}"
 
 
+def parse_verifier_key(text: str) -> tuple[str, ed25519.Ed25519PublicKey]:
+    """Read `verifier_key`'s form.
+
+    Returns: the name of the log, and its key.
+    Raises: CheckpointError: not of that form, or the key id is not that of name and key.
+    """
+    try:
+        name, claimed_id, encoded = text.strip().split("+", 2)
+        raw = base64.b64decode(encoded, validate=True)
+        public_key = ed25519.Ed25519PublicKey.from_public_bytes(raw[1:])
+    except ValueError as exc:
+        raise CheckpointError("This is not a verifier key; it looks like name+01234567+A….") from exc
+    if raw[0] != ALGORITHM_ED25519 or key_id(name, public_key).hex() != claimed_id:
+        raise CheckpointError("The verifier key does not hold what its key id says; copy it again, whole.")
+    return name, public_key
+
+
 def sign_note(text: str, name: str, key: ed25519.Ed25519PrivateKey) -> str:
     """`text` (which ends in a newline) with one signature line by `key`."""
     if not text.endswith("\n"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,7 @@ from policy.bundle import export_bundle
 from policy.fsck import fsck, verify_bundle
 from policy.instance import Instance
 from policy.keys import KeyRing
+from policy.note import parse_verifier_key
 
 app = typer.Typer(help="The audit log: read, verify, export.", no_args_is_help=True)
 
@@ -66,7 +66,7 @@ def verify(
     with reporting(as_json):
         earlier = checkpoint.read_bytes() if checkpoint is not None else None
         if bundle is not None:
-            key = _parse_verifier_key(log_key) if log_key else _own_key(home)
+            key = parse_verifier_key(log_key)[1] if log_key else _own_key(home)
             report = verify_bundle(bundle, key, earlier_checkpoint=earlier)
         else:
             report = fsck(settings_for(home).home / "log", _own_key(home), earlier_checkpoint=earlier)
@@ -88,17 +88,6 @@ def export(
         checkpoint = export_bundle(instance.log, out)
         result = {"file": out, "size": checkpoint.size, "log_key": instance.log.verifier_key}
         emit(as_json, result, f"{out}: {checkpoint.size} entries; key {instance.log.verifier_key}")
-
-
-def _parse_verifier_key(text: str) -> Ed25519PublicKey:
-    """The public key in a C2SP verifier key, `name+hash+base64(algorithm byte, key)`."""
-    try:
-        encoded = base64.b64decode(text.strip().split("+", 2)[2], validate=True)
-    except (IndexError, ValueError) as exc:
-        raise typer.BadParameter("--log-key is not a verifier key; it looks like name+01234567+A…") from exc
-    if len(encoded) != 33 or encoded[0] != 1:
-        raise typer.BadParameter("--log-key is not an Ed25519 verifier key")
-    return Ed25519PublicKey.from_public_bytes(encoded[1:])
 
 
 def _own_key(home: Path | None) -> Ed25519PublicKey:
