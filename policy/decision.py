@@ -13,7 +13,7 @@ from typing import Any, Final
 import cedarpy
 
 from policy.canonical import canonical_json, sha256_hex
-from policy.errors import PolicySetError, ReplayError
+from policy.errors import CanonicalError, PolicySetError, ReplayError
 from policy.facts import (
     ACTION_EVALUATE,
     ACTION_RENDER,
@@ -161,7 +161,10 @@ class PolicyEngine:
 
     def decide(self, request: RenderRequest, facts: Facts) -> Decision:
         """Judge a request. Never raises for what a request or its facts hold: what cannot be judged is refused."""
-        facts_sha256 = sha256_hex(canonical_json({"request": request.to_json(), "facts": facts.to_json()}))
+        try:
+            facts_sha256 = sha256_hex(canonical_json({"request": request.to_json(), "facts": facts.to_json()}))
+        except CanonicalError:  # what cannot be written down cannot be logged or repeated either
+            return Decision(False, (UNDECIDED,), self.policy_sha256, "")
         # (1) evaluate, always against the schema: without it a missing attribute would skip a forbid
         try:
             result = cedarpy.is_authorized(

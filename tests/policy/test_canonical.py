@@ -67,7 +67,8 @@ def test_a_value_that_contains_itself() -> None:
 @pytest.mark.parametrize(
     "data",
     [b"", b" {}", b"{} ", b'{"b":1,"a":2}', b'{"a":1,"a":1}', b'{"a":1,"a":2}', b"1.0", b"1e2", b"-0",
-     b"NaN", b"Infinity", b'"\\u0041"', b'"\\/"', b"\xff", b'{"a" :1}', b"9007199254740993", b"1" * 5000, b"\xef\xbb\xbf{}", b"[" * 10_000, b"{", b"nul"],
+     b"NaN", b"Infinity", b'"\\u0041"', b'"\\/"', b"\xff", b'{"a" :1}', b"9007199254740993", b"1" * 5000,
+     b"\xef\xbb\xbf{}", b"[" * 10_000, b"{", b"nul"],
 )  # fmt: skip
 def test_other_spellings_are_refused(data: bytes) -> None:
     with pytest.raises(CanonicalError):

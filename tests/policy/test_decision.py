@@ -1,0 +1,439 @@
+"""Decisions: each reason alone, all reasons together, a plain twin of the rules as oracle, and replay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from policy.consent import PURPOSE_EDUCATION, PURPOSE_EVALUATION, PURPOSE_RESEARCH, PURPOSE_TRAINING
+from policy.decision import (
+    ACTION_EVALUATE,
+    ACTION_RENDER,
+    CORE_REASONS,
+    DEFAULT_DIRECTORY,
+    ConsentFacts,
+    Facts,
+    PolicyEngine,
+    RenderRequest,
+    choose_consent,
+    replay,
+)
+from policy.errors import PolicySetError, ReplayError
+from policy.gate import Gate
+from policy.identity import SCOPE_DETECT_CREATE, SCOPE_OPERATOR_ADMIN, SCOPE_RENDER_CREATE
+
+from .conftest import START
+
+SCHEMA = (DEFAULT_DIRECTORY / "placet.cedarschema").read_text()
+POLICIES = (DEFAULT_DIRECTORY / "placet.cedar").read_text()
+ENGINE = PolicyEngine(SCHEMA, POLICIES)
+
+
+def consent_with(facts: Facts, **changes: Any) -> Facts:
+    assert facts.consent is not None
+    return replace(facts, consent=replace(facts.consent, **changes))
+
+
+def test_what_is_agreed_to_is_allowed(engine: PolicyEngine, request_: RenderRequest, facts: Facts) -> None:
+    decision = engine.decide(request_, facts)
+    assert decision.allowed and decision.reasons == ()
+    assert len(decision.policy_sha256) == len(decision.facts_sha256) == 64
+
+
+REFUSALS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
+    # reason                     request                              facts                                consent
+    ("scope.missing", {"scopes": ()}, {}, {}),
+    ("scope.missing", {"scopes": (SCOPE_DETECT_CREATE, SCOPE_OPERATOR_ADMIN)}, {}, {}),
+    ("vetting.missing", {}, {"vetting": "none"}, {}),
+    ("vetting.missing", {}, {"vetting": "pending"}, {}),
+    ("vetting.missing", {}, {"vetting": "whatever"}, {}),
+    ("vetting.suspended", {}, {"vetting": "suspended"}, {}),
+    ("vetting.expired", {}, {"vetting_expires_at": START}, {}),
+    ("budget.exceeded", {}, {"budget_used_ms": 55_001}, {}),
+    ("duration.limit", {"duration_ms": 30_001}, {}, {}),
+    ("duration.empty", {"duration_ms": 0}, {}, {}),
+    ("duration.empty", {"duration_ms": -5000}, {}, {}),
+    ("subject.minor", {}, {"subject_class": "minor"}, {}),
+    ("subject.unknown", {}, {"subject_class": "unknown"}, {}),
+    ("subject.unknown", {}, {"subject_class": "Adult"}, {}),
+    ("subject.erased", {}, {"subject_erased": True}, {}),
+    ("consent.revoked", {}, {}, {"revoked": True}),
+    ("consent.epoch", {}, {"subject_epoch": 1}, {}),
+    ("consent.epoch", {}, {}, {"epoch": 1}),
+    ("consent.not_yet_valid", {}, {}, {"not_before": START + 1}),
+    ("consent.expired", {}, {}, {"expires_at": START}),
+    ("consent.grantee_org", {}, {}, {"grantee_org": "other"}),
+    ("consent.grantee_client", {}, {}, {"grantee_client": "client-2"}),
+    ("consent.grantee_client", {"client_id": "client-2"}, {}, {}),
+    ("consent.purpose", {"purpose": PURPOSE_EDUCATION}, {}, {}),
+    ("consent.portrait", {"portrait_sha256": "0" * 64}, {}, {}),
+    ("consent.controls", {"controls": ("emotion", "seed")}, {}, {}),
+    ("consent.controls", {}, {}, {"controls": ()}),
+    ("consent.exhausted", {}, {}, {"uses": 3}),
+    ("consent.exhausted", {}, {}, {"uses": 4}),
+]
+
+
+@pytest.mark.parametrize(("code", "request_change", "facts_change", "consent_change"), REFUSALS)
+def test_each_reason_alone(
+    engine: PolicyEngine,
+    request_: RenderRequest,
+    facts: Facts,
+    code: str,
+    request_change: dict[str, Any],
+    facts_change: dict[str, Any],
+    consent_change: dict[str, Any],
+) -> None:
+    decision = engine.decide(
+        replace(request_, **request_change), consent_with(replace(facts, **facts_change), **consent_change)
+    )
+    assert not decision.allowed
+    assert decision.codes == (code,)
+    sentence = decision.reasons[0].sentence
+    assert sentence.endswith(".") and len(sentence) > 30
+
+
+def test_at_the_edges(engine: PolicyEngine, request_: RenderRequest, facts: Facts) -> None:
+    """The last moment, the last use, the last second of budget are still good."""
+    for each in (
+        replace(facts, vetting_expires_at=START + 1),
+        replace(facts, budget_used_ms=55_000),
+        replace(facts, max_duration_ms=5000),
+        consent_with(facts, expires_at=START + 1),
+        consent_with(facts, not_before=START),
+        consent_with(facts, uses=2),
+        consent_with(facts, controls=("*",)),
+    ):
+        assert engine.decide(request_, each).allowed
+    assert engine.decide(replace(request_, controls=()), consent_with(facts, controls=())).allowed
+
+
+def test_no_consent_and_nothing_known(engine: PolicyEngine, request_: RenderRequest) -> None:
+    assert engine.decide(request_, Facts()).codes == (
+        "vetting.missing",
+        "budget.exceeded",
+        "duration.limit",
+        "subject.unknown",
+        "consent.missing",
+    )
+
+
+def test_all_reasons_come_back_together(engine: PolicyEngine, request_: RenderRequest, facts: Facts) -> None:
+    decision = engine.decide(
+        replace(request_, purpose=PURPOSE_EDUCATION), consent_with(facts, revoked=True, expires_at=START - 1, uses=9)
+    )
+    assert decision.codes == ("consent.revoked", "consent.expired", "consent.purpose", "consent.exhausted")
+
+
+def test_a_subject_class_makes_no_exception(engine: PolicyEngine, request_: RenderRequest, facts: Facts) -> None:
+    """Personas and artworks need a live consent like anybody."""
+    for kind in ("persona", "artwork"):
+        assert engine.decide(request_, replace(facts, subject_class=kind)).allowed
+        assert engine.decide(request_, replace(facts, subject_class=kind, consent=None)).codes == ("consent.missing",)
+
+
+# ------------------------------------------------------------------------------------------ evaluation by the operator
+
+
+@pytest.fixture
+def evaluation(request_: RenderRequest) -> RenderRequest:
+    return replace(
+        request_,
+        action=ACTION_EVALUATE,
+        scopes=(SCOPE_OPERATOR_ADMIN,),
+        purpose=PURPOSE_EVALUATION,
+        subject_id=None,
+    )
+
+
+ATTESTED = Facts(attested_class="synthetic", max_duration_ms=30_000, now=START)
+
+
+def test_evaluation_of_attested_portraits(engine: PolicyEngine, evaluation: RenderRequest) -> None:
+    for kind in ("synthetic", "artwork"):
+        for purpose in (PURPOSE_EVALUATION, PURPOSE_TRAINING):
+            assert engine.decide(replace(evaluation, purpose=purpose), replace(ATTESTED, attested_class=kind)).allowed
+
+
+@pytest.mark.parametrize(
+    ("code", "request_change", "facts_change"),
+    [
+        ("scope.missing", {"scopes": (SCOPE_RENDER_CREATE,)}, {}),
+        ("evaluate.purpose", {"purpose": PURPOSE_RESEARCH}, {}),
+        ("attestation.missing", {}, {"attested_class": ""}),
+        ("attestation.missing", {}, {"attested_class": "adult"}),
+        ("attestation.contradicted", {}, {"subject_class": "adult"}),
+        ("subject.minor", {}, {"subject_class": "minor"}),
+        ("subject.erased", {}, {"subject_erased": True}),
+        ("duration.limit", {"duration_ms": 30_001}, {}),
+    ],
+)
+def test_evaluations_that_are_refused(
+    engine: PolicyEngine,
+    evaluation: RenderRequest,
+    code: str,
+    request_change: dict[str, Any],
+    facts_change: dict[str, Any],
+) -> None:
+    decision = engine.decide(replace(evaluation, **request_change), replace(ATTESTED, **facts_change))
+    assert decision.codes == (code,)
+
+
+def test_an_attestation_does_not_open_renders(engine: PolicyEngine, request_: RenderRequest, facts: Facts) -> None:
+    decision = engine.decide(request_, replace(facts, consent=None, attested_class="synthetic"))
+    assert decision.codes == ("consent.missing",)
+
+
+# --------------------------------------------------------------------------------------------------- anything undecided
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"action": "delete"}, {"action": ""}, {"duration_ms": 2**70}, {"duration_ms": "5"}, {"purpose": None},
+        {"scopes": "render:create"}, {"scopes": (1,)}, {"controls": (None,)}, {"org": 5},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_does_not_fit_the_schema_is_refused(
+    engine: PolicyEngine, request_: RenderRequest, facts: Facts, change: dict[str, Any]
+) -> None:
+    decision = engine.decide(replace(request_, **change), facts)
+    assert not decision.allowed and "decision.undecided" in decision.codes
+
+
+def test_an_error_in_a_policy_is_a_refusal(request_: RenderRequest, facts: Facts) -> None:
+    """Cedar skips a policy that overflows and would allow; an error on its own must refuse."""
+    rule = '@id("house.rule")\n@says("Never seen.")\nforbid (principal, action, resource)\n'
+    overflowing = "when { context.durationMs * 9223372036854775807 == 0 };\n"
+    decision = PolicyEngine(SCHEMA, POLICIES + rule + overflowing).decide(request_, facts)
+    assert decision.codes == ("decision.undecided",) and not decision.allowed
+
+
+def test_names_are_data_and_not_code(engine: PolicyEngine, request_: RenderRequest, facts: Facts) -> None:
+    odd = 'x" || true //\n\0'
+    decision = engine.decide(replace(request_, client_id=odd, subject_id=odd), facts)
+    assert decision.codes == ("consent.grantee_client",)
+
+
+# ----------------------------------------------------------------------------------------------------- the policy files
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        ("resource.erased", "resource.erazed"),
+        ("context.purpose", "context.purpos"),
+        ("resource has consent && resource.consent.revoked", "resource.consent.revoked"),
+        ("when {", "wen {"),
+        ('@id("consent.revoked")', '@id("consent.expired")'),
+        ('@id("consent.revoked")', ""),
+        ('@id("consent.revoked")', '@id("consent.renamed")'),
+        ('@says("The person shown is a minor; minors are never animated.")', ""),
+        ("resource)\nwhen { resource.erased }", "resource == ?resource)"),
+        ('Placet::Action::"render"', 'Placet::Action::"rendr"'),
+    ],
+)  # fmt: skip
+def test_faults_in_the_policies_are_found_at_loading(was: str, becomes: str) -> None:
+    assert was in POLICIES
+    with pytest.raises(PolicySetError):
+        PolicyEngine(SCHEMA, POLICIES.replace(was, becomes, 1))
+
+
+def test_faults_in_the_schema_and_files(tmp_path: Path) -> None:
+    with pytest.raises(PolicySetError):
+        PolicyEngine(SCHEMA.replace("erased: Bool", "erased: Boool"), POLICIES)
+    with pytest.raises(PolicySetError):
+        PolicyEngine("", "")
+    with pytest.raises(PolicySetError):
+        PolicyEngine.load(tmp_path)
+    (tmp_path / "placet.cedarschema").write_bytes(b"\xff")
+    with pytest.raises(PolicySetError):
+        PolicyEngine.load(tmp_path)
+
+
+def test_an_operator_may_add_a_rule(request_: RenderRequest, facts: Facts) -> None:
+    rule = '@id("house.quiet")\n@says("Not on this system.")\nforbid (principal, action, resource);\n'
+    engine, own = PolicyEngine.load(), PolicyEngine(SCHEMA, POLICIES + rule)
+    assert own.decide(request_, facts).codes == ("house.quiet",)
+    assert own.policy_sha256 != engine.policy_sha256
+    assert set(own.codes) == set(engine.codes) | {"house.quiet"} and set(engine.codes) >= CORE_REASONS
+
+
+def test_the_permits_hold_without_the_forbids(request_: RenderRequest, facts: Facts) -> None:
+    """If a rule is made toothless by mistake, the permit's own conditions still refuse."""
+    toothless = POLICIES.replace("when { resource has consent && resource.consent.revoked }", "when { false }")
+    assert toothless != POLICIES
+    decision = PolicyEngine(SCHEMA, toothless).decide(request_, consent_with(facts, revoked=True))
+    assert decision.codes == ("decision.not_permitted",)
+
+
+# ------------------------------------------------------------------------------------------- a plain twin of the rules
+
+
+def oracle(request: RenderRequest, facts: Facts) -> set[str]:
+    """The same rules in plain Python."""
+    consent, reasons = facts.consent, set()
+
+    def refuse(code: str, when: bool) -> None:
+        if when:
+            reasons.add(code)
+
+    wanted = {"render": SCOPE_RENDER_CREATE, "evaluate": SCOPE_OPERATOR_ADMIN}[request.action]
+    refuse("scope.missing", wanted not in request.scopes)
+    refuse("duration.limit", request.duration_ms > facts.max_duration_ms)
+    refuse("duration.empty", request.duration_ms <= 0)
+    refuse("subject.minor", facts.subject_class == "minor")
+    refuse("subject.erased", facts.subject_erased)
+    if request.action == ACTION_EVALUATE:
+        refuse("evaluate.purpose", request.purpose not in (PURPOSE_EVALUATION, PURPOSE_TRAINING))
+        refuse("attestation.missing", facts.attested_class not in ("synthetic", "artwork"))
+        refuse("attestation.contradicted", facts.subject_class == "adult")
+        return reasons
+    refuse("vetting.missing", facts.vetting not in ("approved", "suspended"))
+    refuse("vetting.suspended", facts.vetting == "suspended")
+    refuse("vetting.expired", facts.vetting == "approved" and facts.now >= facts.vetting_expires_at)
+    refuse("budget.exceeded", facts.budget_used_ms + request.duration_ms > facts.budget_ms)
+    refuse("subject.unknown", facts.subject_class not in ("adult", "persona", "artwork", "minor"))
+    refuse("consent.missing", consent is None)
+    if consent is not None:
+        refuse("consent.revoked", consent.revoked)
+        refuse("consent.epoch", consent.epoch != facts.subject_epoch)
+        refuse("consent.not_yet_valid", facts.now < consent.not_before)
+        refuse("consent.expired", facts.now >= consent.expires_at)
+        refuse("consent.grantee_org", consent.grantee_org != request.org)
+        refuse("consent.grantee_client", consent.grantee_client != request.client_id)
+        refuse("consent.purpose", request.purpose not in consent.purposes)
+        refuse("consent.portrait", request.portrait_sha256 not in consent.portraits)
+        refuse("consent.controls", "*" not in consent.controls and not set(request.controls) <= set(consent.controls))
+        refuse("consent.exhausted", consent.uses >= consent.max_uses)
+    return reasons
+
+
+few = st.integers(0, 3)
+names = st.sampled_from(["a", "b"])
+purposes = st.sampled_from([PURPOSE_RESEARCH, PURPOSE_EDUCATION, PURPOSE_EVALUATION])
+some_controls = st.lists(st.sampled_from(["seed", "gaze", "*"]), unique=True, max_size=2).map(tuple)
+consents = st.builds(
+    ConsentFacts,
+    sha256=st.just("c"),
+    grantee_org=names,
+    grantee_client=names,
+    purposes=st.lists(purposes, unique=True, max_size=2).map(tuple),
+    portraits=st.lists(names, unique=True, max_size=2).map(tuple),
+    controls=some_controls,
+    not_before=few,
+    expires_at=few,
+    max_uses=few,
+    uses=few,
+    epoch=few,
+    revoked=st.booleans(),
+)
+all_facts = st.builds(
+    Facts,
+    subject_class=st.sampled_from(["adult", "persona", "artwork", "minor", "unknown", ""]),
+    subject_erased=st.booleans(),
+    subject_epoch=few,
+    consent=st.none() | consents,
+    vetting=st.sampled_from(["none", "pending", "approved", "suspended"]),
+    vetting_expires_at=few,
+    budget_ms=few,
+    budget_used_ms=few,
+    max_duration_ms=few,
+    attested_class=st.sampled_from(["", "synthetic", "artwork"]),
+    now=few,
+)
+requests = st.builds(
+    RenderRequest,
+    action=st.sampled_from([ACTION_RENDER, ACTION_EVALUATE]),
+    client_id=names,
+    org=names,
+    scopes=st.lists(st.sampled_from([SCOPE_RENDER_CREATE, SCOPE_OPERATOR_ADMIN]), unique=True).map(tuple),
+    subject_id=st.none() | names,
+    portrait_sha256=names,
+    speech_sha256=names,
+    controls=st.lists(st.sampled_from(["seed", "gaze"]), unique=True).map(tuple),
+    controls_sha256=names,
+    purpose=purposes,
+    duration_ms=few,
+)
+
+
+@settings(max_examples=400)
+@given(requests, all_facts)
+def test_cedar_agrees_with_the_twin(request: RenderRequest, facts: Facts) -> None:
+    decision = ENGINE.decide(request, facts)
+    expected = oracle(request, facts)
+    assert set(decision.codes) == expected
+    assert decision.allowed == (not expected)
+
+
+@settings(max_examples=100)
+@given(requests, all_facts)
+def test_pseudonyms_do_not_change_the_decision(request: RenderRequest, facts: Facts) -> None:
+    def pseudonym(namespace: str, value: str) -> str:
+        return f"{namespace}:{value}"
+
+    hidden_request, hidden_facts = request.pseudonymised(pseudonym), facts.pseudonymised(pseudonym)
+    assert ENGINE.decide(request, facts).codes == ENGINE.decide(hidden_request, hidden_facts).codes
+    assert RenderRequest.from_json(hidden_request.to_json()) == hidden_request
+    assert Facts.from_json(hidden_facts.to_json()) == hidden_facts
+
+
+# ------------------------------------------------------------------------------------------------- choosing and replay
+
+
+def test_the_consent_that_fits_best_is_chosen(request_: RenderRequest, facts: Facts) -> None:
+    good = facts.consent
+    assert good is not None
+    worse = [
+        replace(good, sha256="1", revoked=True),
+        replace(good, sha256="2", grantee_org="other", expires_at=good.expires_at + 9),
+        replace(good, sha256="3", uses=3),
+        replace(good, sha256="4", expires_at=good.expires_at - 1),
+    ]
+    assert choose_consent([*worse, good], request_, facts) == good
+    assert choose_consent([good, *worse], request_, facts) == good
+    assert choose_consent([], request_, facts) is None
+
+
+def test_replay(gate: Gate, engine: PolicyEngine, request_: RenderRequest, facts: Facts) -> None:
+    gate.rule(request_, facts)
+    gate.rule(replace(request_, purpose=PURPOSE_EDUCATION), facts)
+    gate.rule(request_, Facts())
+    codes = [replay(entry, engine).codes for entry in gate.log.entries(0)]
+    assert codes[0] == () and codes[1] == ("consent.purpose",) and "consent.missing" in codes[2]
+
+
+def test_replay_finds_what_does_not_fit(
+    gate: Gate, engine: PolicyEngine, request_: RenderRequest, facts: Facts
+) -> None:
+    gate.rule(request_, facts)
+    entry = gate.log.entry(0)
+    body = entry["body"]
+    forged: list[dict[str, Any]] = [
+        entry | {"kind": "delivery"},
+        entry | {"body": None},
+        {},
+        entry | {"body": body | {"allowed": False}},
+        entry | {"body": body | {"reasons": ["consent.revoked"]}},
+        entry | {"body": body | {"facts_sha256": "0" * 64}},
+        entry | {"body": body | {"facts": body["facts"] | {"now": START + 1}}},
+        entry | {"body": body | {"facts": body["facts"] | {"more": 1}}},
+        entry | {"body": body | {"facts": body["facts"] | {"now": "1"}}},
+        entry | {"body": body | {"facts": body["facts"] | {"consent": {}}}},
+        entry | {"body": body | {"facts": body["facts"] | {"consent": "x"}}},
+        entry | {"body": body | {"request": []}},
+        entry | {"body": body | {"request": body["request"] | {"scopes": "x"}}},
+        entry | {"body": body | {"policy_sha256": "0" * 64}},
+    ]
+    for each in forged:
+        with pytest.raises(ReplayError):
+            replay(each, engine)
+    with pytest.raises(ReplayError, match="other policies"):
+        replay(entry, PolicyEngine(SCHEMA, POLICIES + "\n// a comment is a change"))
