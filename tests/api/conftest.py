@@ -1,0 +1,150 @@
+"""One real server for all tests of the service: a new instance in a temporary home, uvicorn on a free port.
+
+Every test talks HTTP to it, as a stranger would. `service` is the same service seen from inside, for what cannot be
+seen from outside (the log, the worker).
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+
+from api.app import create_app
+from api.client import Credentials, Enrolled, PlacetClient
+from api.clients import SCOPES_BY_KIND
+from api.service import Service
+from api.settings import Settings
+from api.setup import create_instance
+from policy.consent import new_subject_key
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that is up."""
+
+    url: str
+    settings: Settings
+    service: Service
+
+    def kinds_since(self, size: int) -> list[str]:
+        """Kinds of the log entries from number `size` on."""
+        return [entry["kind"] for entry in self.service.log.entries(size, 1000)]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The server that all tests share."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    settings = Settings(
+        home=tmp_path_factory.mktemp("instance") / "home",
+        port=listener.getsockname()[1],
+        threads=1,
+        prewarm=False,
+        max_speech_s=30.0,
+        max_portrait_bytes=4 * 1024 * 1024,
+        max_speech_bytes=8 * 1024 * 1024,
+    )
+    create_instance(settings, "tests")
+    app = create_app(settings)
+    running = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=running.run, args=([listener],), daemon=True)
+    thread.start()
+    while not running.started:
+        assert thread.is_alive(), "the server did not start"
+        time.sleep(0.02)
+    yield Running(settings.base_url, settings, app.state.service)
+    running.should_exit = True
+    thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def operator(server: Running) -> Iterator[PlacetClient]:
+    """The local operator."""
+    with PlacetClient(server.url, Credentials.load(server.settings.operator_key_path)) as client:
+        yield client
+
+
+def vetted(server: Running, operator: PlacetClient, kind: str, **changes: object) -> PlacetClient:
+    """A new client of one kind, approved by the operator."""
+    key = new_subject_key()
+    application = {
+        "kind": kind,
+        "name": f"a {kind}",
+        "org": "university",
+        "scopes": sorted(SCOPES_BY_KIND[kind]),
+        "jwks": Credentials("", key).public_jwks,
+        **changes,
+    }
+    made = operator.register_client(**application)
+    return PlacetClient(server.url, Credentials(made["client_id"], key))
+
+
+@pytest.fixture(scope="session")
+def researcher(server: Running, operator: PlacetClient) -> PlacetClient:
+    """A vetted researcher."""
+    return vetted(server, operator, "researcher")
+
+
+@pytest.fixture(scope="session")
+def stranger(server: Running, operator: PlacetClient) -> PlacetClient:
+    """A vetted researcher of another organisation, to whom nobody has consented."""
+    return vetted(server, operator, "researcher", org="elsewhere")
+
+
+@pytest.fixture(scope="session")
+def auditor(server: Running, operator: PlacetClient) -> PlacetClient:
+    """A vetted auditor."""
+    return vetted(server, operator, "auditor")
+
+
+@pytest.fixture(scope="session")
+def portrait() -> bytes:
+    """The portrait of a shipped persona: nobody."""
+    from generator.personas import list_personas
+
+    return list_personas()[0].portrait()
+
+
+@pytest.fixture(scope="session")
+def speech() -> bytes:
+    """A second and a half of something speech-like: a buzz under a syllable envelope, WAV."""
+    return make_wav(1.6)
+
+
+def make_wav(duration_s: float, rate_hz: int = 16_000, num_channels: int = 1, amplitude: float = 0.4) -> bytes:
+    """A test sound as WAV."""
+    times_N = np.arange(round(duration_s * rate_hz)) / rate_hz
+    buzz_N = sum(np.sin(2 * np.pi * 120 * harmonic * times_N) / harmonic for harmonic in range(1, 12))
+    samples_N = amplitude * buzz_N * (0.5 - 0.5 * np.cos(2 * np.pi * 4 * times_N))
+    frames = np.repeat((np.clip(samples_N, -1, 1) * 32767).astype("<i2")[:, None], num_channels, axis=1)
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(num_channels)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes(frames.tobytes())
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def subject(server: Running, portrait: bytes) -> Iterator[tuple[PlacetClient, Enrolled]]:
+    """The persona, enrolled: its client and what came back."""
+    with PlacetClient(server.url) as client:
+        enrolled = client.enrol(portrait, subject_class="persona", rights_basis="made for this project, resembles nobody")
+        yield client, enrolled
+
+
+@pytest.fixture
+def home_of(server: Running) -> Path:
+    """Home of the shared instance."""
+    return server.settings.home
