@@ -1,7 +1,8 @@
 """Eyes: blinks, squints and gaze, painted in the photo's own pixels before the sheet carries them along.
 
-Each eye is edited in a small window of the crop, in a frame whose x axis runs through the eye's corners. The upper lid
-slides down as lids do: the lash line keeps its shape and sharpness, the skin above it unrolls from the fold, the fold stays.
+Each eye is edited in a small window of the stage, in a frame whose x axis runs through the eye's corners. The upper lid
+slides down as lids do: the lash line keeps its shape and sharpness, the skin above it unrolls from the fold, the fold
+stays.
 The eyeball behind is completed where lids hide it (the iris by its own symmetry, the white smoothly), so that gaze may
 uncover it. With no blink and no gaze the window is left exactly as the photo shows it.
 """
@@ -28,6 +29,7 @@ _LOWER_REACH: Final = 0.30
 _SQUINT_LIFT: Final = 0.38
 _WIDE_LIFT: Final = 0.22
 _LID_FOLLOWS_GAZE: Final = 0.45
+_OVERLAP: Final = 0.05
 _STILL: Final = 1e-3
 
 
@@ -63,6 +65,8 @@ class EyePatch:
         x0, y0: the window's place in the crop.
         photo_hw3: its pixels.
         eyeball_hw3: the same with lids removed: white and iris completed.
+        lid_hw3, lid_strength: smooth colour of unrolled lid skin, and how much of it to use.
+        fold_px: height of the lid's fold above the lash line.
         white_rgb: the white of the eye.
     """
 
@@ -71,6 +75,8 @@ class EyePatch:
     photo_hw3: Float32[ndarray, "h w 3"]
     eyeball_hw3: Float32[ndarray, "h w 3"]
     lid_hw3: Float32[ndarray, "h w 3"]
+    lid_strength: float
+    fold_px: float
     opening_hw: Float32[ndarray, "h w"]
     white_rgb: Float32[ndarray, " 3"]
     width_px: float
@@ -113,48 +119,51 @@ class EyePatch:
         # (2) where the lids are now, on every vertical line of the eye's frame
         follow = _LID_FOLLOWS_GAZE * shift[1] / max(float(opening.max()), 1.0)
         close = float(np.clip(motion.closed + np.clip(follow, -0.25, 0.35) * (1 - motion.closed), -0.25, 1))
-        lift = _SQUINT_LIFT * motion.squint * (1 - motion.closed)
+        lift = _SQUINT_LIFT * float(motion.squint) * (1 - motion.closed)
         new_lower = lower - lift * opening
         raised = _WIDE_LIFT * motion.wide * (1 - motion.closed)
-        new_upper = upper + (close - raised) * opening
-        new_upper = np.minimum(new_upper, new_lower + 0.3)
+        bow = np.clip(opening / max(float(opening.max()), 1e-3), 0, 1)
+        overlap = _OVERLAP * width * bow * np.clip(close * 2 - 1, 0, 1)  # a closed lid covers the wet rim
+        new_upper = upper + (close - raised) * opening + overlap
+        new_upper = np.minimum(new_upper, new_lower + overlap + 0.3)
         if abs(close - raised) < _STILL and lift < _STILL:
             return np.clip(eyeball + 0.5, 0, 255).astype(np.uint8)
 
-        # (3) lids: below the fold the skin is stretched, the strip with the lashes is not
-        fold, lashes = _LID_FOLD * width, _LASHES * width
-        source_y = y.copy()
-        above = y <= new_upper
-        top = upper - fold
-        edge = new_upper - lashes
+        # (3) upper lid: below the fold the skin is stretched, the strip with the lashes is not
+        fold, lashes = self.fold_px, min(_LASHES * width, 0.45 * self.fold_px)
+        top, edge = upper - fold, new_upper - lashes
         stretch = np.clip((y - top) / np.maximum(edge - top, 1e-3), 0, 1)
-        upper_source = np.where(y > edge, y - (new_upper - upper), top + stretch * (fold - lashes))
-        upper_source = np.where(y < top, y, upper_source)
-        source_y = np.where(above, upper_source, source_y)
-        below = y >= new_lower
+        upper_y = np.where(y > edge, y - (new_upper - upper), top + stretch * (fold - lashes))
+        lid = self._fetched(np.where(y < top, y, upper_y) - y)
+        # what unrolls from the fold is lid skin, not the shadow of the fold
+        fresh = np.clip((new_upper - upper) / (0.6 * fold), 0, 1) * np.clip((y - top) / (0.8 * fold), 0, 1)
+        fresh *= np.clip((edge - y) / (0.8 * lashes) + 1.0, 0, 1) * bow
+        bulge = 0.84 + 0.18 * np.sin(np.pi * stretch**1.3)
+        lid += (self.lid_hw3 * bulge[..., None] - lid) * (self.lid_strength * fresh)[..., None]
+
+        # (4) lower lid, lifted by a squint
         reach = _LOWER_REACH * width
         bottom = lower + reach
-        lower_source = bottom - (bottom - y) * reach / np.maximum(bottom - new_lower, 1e-3)
-        source_y = np.where(below & (y < bottom) & ~above, lower_source, source_y)
-        delta = source_y - y
-        columns, rows = _pixel_grid(x.shape)
-        skin = cv2.remap(
-            self.photo_hw3, columns + delta * self.axes_22[0, 1], rows + delta * self.axes_22[1, 1], cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REPLICATE,
-        )  # fmt: skip
-        # unrolled skin is lid skin: lighter than the shadow of the fold it comes from
-        fresh = np.clip((new_upper - upper) / (0.5 * fold), 0, 1) * above
-        fresh *= np.clip((y - top) / (0.35 * fold), 0, 1) * np.clip((edge - y) / (0.6 * lashes) + 1.0, 0, 1)
-        skin += (self.lid_hw3 - skin) * (0.55 * fresh)[..., None]
+        lower_y = bottom - (bottom - y) * reach / np.maximum(bottom - new_lower, 1e-3)
+        cheek = self._fetched(np.where((y > new_lower - 1.5) & (y < bottom), lower_y, y) - y)
 
-        # (4) between the lids the eyeball, softly; upper lashes shade it a little
-        apart = np.minimum(y - new_upper, new_lower - y)
-        visible = np.clip(apart + 0.5, 0, 1)
+        # (5) the eyeball between them, a little shaded by the lashes; soft edges
         shadow = 1 - 0.35 * np.exp(-np.maximum(y - new_upper, 0) / (0.05 * width)) * np.clip(close * 3, 0, 1)
-        mixed = skin + (eyeball * shadow[..., None] - skin) * visible[..., None]
+        mixed = eyeball * shadow[..., None]
+        mixed += (cheek - mixed) * np.clip(y - new_lower + 0.5, 0, 1)[..., None]
+        mixed += (lid - mixed) * np.clip(new_upper - y + 0.5, 0, 1)[..., None]
         corner = np.clip((0.5 * width * 1.12 - np.abs(x)) / (0.10 * width), 0, 1)[..., None]
         out = self.photo_hw3 + (mixed - self.photo_hw3) * corner
         return np.clip(out + 0.5, 0, 255).astype(np.uint8)
+
+    def _fetched(self, down_hw: ndarray) -> ndarray:
+        """The photo, looked up further down along the eye's vertical axis."""
+        columns, rows = _pixel_grid(down_hw.shape)
+        down = down_hw.astype(np.float32)
+        return cv2.remap(
+            self.photo_hw3, columns + down * self.axes_22[0, 1], rows + down * self.axes_22[1, 1], cv2.INTER_CUBIC,
+            borderMode=cv2.BORDER_REPLICATE,
+        )  # fmt: skip
 
 
 def _pixel_grid(shape: tuple[int, ...]) -> tuple[ndarray, ndarray]:
@@ -162,11 +171,12 @@ def _pixel_grid(shape: tuple[int, ...]) -> tuple[ndarray, ndarray]:
     return columns, rows
 
 
-def build_eye(crop_SS3: UInt8[ndarray, "s s 3"], eye: Eye) -> EyePatch:
+def build_eye(crop_SS3: UInt8[ndarray, "s s 3"], eye: Eye, brow_xy: ndarray) -> EyePatch:
     """Prepare one eye.
 
     Args:
-        eye: contours and iris in pixels of the crop.
+        eye: contours and iris in pixels of the picture.
+        brow_xy: lower edge of the brow above the eye's middle.
     """
     size = crop_SS3.shape[0]
     left, right = eye.upper_92[0], eye.upper_92[-1]
@@ -187,13 +197,18 @@ def build_eye(crop_SS3: UInt8[ndarray, "s s 3"], eye: Eye) -> EyePatch:
     iris = (eye.iris_xy - centre) @ axes
     opening = np.clip(np.minimum(y - upper, lower - y) + 0.5, 0, 1)
     eyeball, white = _completed_eyeball(photo, local, upper, lower, iris, eye.iris_radius_px)
+    brow_y = float(((brow_xy - centre) @ axes)[1])
+    fold = float(np.clip(0.6 * (float(upper.min()) - brow_y), 0.07 * width, _LID_FOLD * width))
+    lid, strength = _lid_colour(photo, x, y, upper, lower, width, fold)
     f32 = np.float32
     return EyePatch(
         x0=x0,
         y0=y0,
         photo_hw3=photo,
         eyeball_hw3=eyeball.astype(f32),
-        lid_hw3=_lid_colour(photo, x, y, upper, width).astype(f32),
+        lid_hw3=lid.astype(f32),
+        lid_strength=strength,
+        fold_px=fold,
         opening_hw=opening.astype(f32),
         white_rgb=white.astype(f32),
         width_px=width,
@@ -253,12 +268,24 @@ def _completed_eyeball(
     return eyeball * (1 - soft) + photo * soft, white
 
 
-def _lid_colour(photo: ndarray, x: ndarray, y: ndarray, upper: ndarray, width: float) -> ndarray:
-    """Smooth skin for the unrolled lid: the lighter half of what lies between lashes and brow, over each column."""
+def _lid_colour(
+    photo: ndarray, x: ndarray, y: ndarray, upper: ndarray, lower: ndarray, width: float, fold: float
+) -> tuple[ndarray, float]:
+    """Smooth skin for the unrolled lid, and how much of it to use.
+
+    Its colour lies between what is seen above the lashes and what is seen below the eye: a closed lid bulges into the
+    light that an open one's fold does not get. The darker the fold against the skin below, the more it is needed.
+    """
     luma = photo.mean(-1)
-    band = (y < upper - 0.10 * width) & (y > upper - 0.34 * width) & (np.abs(x) < 0.55 * width)
-    if band.sum() < 12:
-        return photo.copy()
-    light = band & (luma >= np.quantile(luma[band], 0.45))
-    filled = fill_smoothly(photo, light.astype(np.float32))
-    return cv2.GaussianBlur(filled, (0, 0), 0.09 * width) * 0.96
+    near = np.abs(x) < 0.6 * width
+    above = near & (y < upper - 0.05 * width) & (y > upper - 1.1 * fold)
+    below = near & (y > lower + 0.13 * width) & (y < lower + 0.34 * width)
+    if above.sum() < 8 or below.sum() < 8:
+        return photo.copy(), 0.3
+    light = above & (luma >= np.quantile(luma[above], 0.3))
+    lid = cv2.GaussianBlur(fill_smoothly(photo, light.astype(np.float32)), (0, 0), 0.12 * width)
+    skin = cv2.GaussianBlur(fill_smoothly(photo, below.astype(np.float32)), (0, 0), 0.2 * width)
+    darkness = float(np.clip(1 - luma[light].mean() / max(luma[below].mean(), 1.0), 0, 1))
+    shade = 0.94 - 0.10 * (x / (0.5 * width)) ** 2
+    mixed = lid + (skin * shade[..., None] - lid) * min(0.25 + 0.75 * darkness, 0.8)
+    return mixed, min(0.45 + 0.8 * darkness, 0.9)

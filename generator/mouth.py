@@ -1,8 +1,8 @@
 """Mouth: what lies behind the lips: two rows of teeth, gums, tongue and the dark of the cavity.
 
 The rows are curved bands in the fitted head, the upper one fixed to the skull, the lower one to the jaw, painted with
-teeth of average proportions; light and colour follow the photo (the white of the eyes tells the light's colour). Where the
-photo itself shows teeth, its own pixels are kept and travel with the skull.
+teeth of average proportions; light and colour follow the photo (the white of the eyes tells the light's colour). Where
+the photo itself shows teeth, its own pixels are kept and travel with the skull.
 
 Tooth widths and heights: Wheeler's Dental Anatomy (mean crown dimensions).
 """
@@ -22,7 +22,9 @@ from numpy import ndarray
 from scipy.spatial import cKDTree
 
 from generator.head import CONTACT_LOOP, Head
-from generator.raster import FAR, paint
+from generator.matte import fill_smoothly
+from generator.portrait import Stage
+from generator.raster import FAR, paint, vertex_normals
 from generator.sheet import Sheet
 
 _UPPER_WIDTHS_MM: Final = (8.6, 6.6, 7.6, 7.1, 6.8, 10.0)
@@ -37,6 +39,7 @@ _UPPER_BELOW_LINE_M: Final = 0.0022
 _LOWER_ABOVE_LINE_M: Final = 0.0002
 _UPPER_BEHIND_LIPS_M: Final = 0.0065
 _LOWER_BEHIND_LIPS_M: Final = 0.0095
+_TONGUE_REST_M: Final = np.array([0.0, 0.005, 0.004])
 _COLUMNS: Final = 48
 _TOOTH_RGB: Final = np.array([0.92, 0.88, 0.80])
 _GUM_RGB: Final = np.array([0.72, 0.42, 0.41])
@@ -53,6 +56,7 @@ class MouthInterior:
         lower_fields_AV3, tongue_fields_AV3: what facial actions do to them.
         light_rgb: colour of a white surface in the photo's light, 0..255.
         photo_teeth_SS: 0..1, where the photo shows the inside of the mouth.
+        photo_mouth_SS3: the photo there, continued smoothly a little way around.
     """
 
     upper_V3: Float32[ndarray, "u 3"]
@@ -64,13 +68,14 @@ class MouthInterior:
     tongue_shade_V: Float32[ndarray, " t"]
     light_rgb: Float32[ndarray, " 3"]
     photo_teeth_SS: Float32[ndarray, "s s"]
+    photo_mouth_SS3: ndarray
     upper_rest_pixels_V2: Float32[ndarray, "u 2"]
     shows_teeth: bool
 
     def painted(
         self,
         sheet: Sheet,
-        crop_SS3: ndarray,
+        stage: Stage,
         actions_A: ndarray,
         rotation_33: ndarray,
         offset_m: ndarray,
@@ -81,12 +86,13 @@ class MouthInterior:
 
         Args:
             actions_A: 0..1.
-            window: x0, y0, x1, y1 in the crop.
+            window: x0, y0, x1, y1 in the frame.
             hole_hw: 0..1, where the lips leave it open.
         """
         x0, y0, x1, y1 = window
         shape = (y1 - y0, x1 - x0)
-        origin = (float(x0), float(y0))
+        margin = stage.margin_px
+        origin = (float(x0 + margin), float(y0 + margin))
         band_faces = _band_faces()
         uv = _band_uv()
 
@@ -98,11 +104,11 @@ class MouthInterior:
         blur = max(1.5, 0.0035 * metre_px)
         lit = cv2.GaussianBlur(hole_hw, (0, 0), blur)
         lit = np.clip((lit - 0.25) / 0.65, 0, 1) ** 0.8
-        entrance = 0.62 + 0.38 * min(opening_mm / 9.0, 1.0)
+        entrance = 0.80 + 0.20 * min(opening_mm / 8.0, 1.0)
 
         cavity = np.empty((*shape, 3), np.float32)
         cavity[:] = self.light_rgb * _CAVITY_RGB
-        cavity *= (0.55 + 0.75 * lit[..., None]) * entrance
+        cavity *= (0.70 + 0.60 * lit[..., None]) * entrance
 
         # (2) tongue, lower row, upper row, nearest wins
         depth = np.full(shape, FAR, np.float32)
@@ -112,7 +118,7 @@ class MouthInterior:
         paint(sheet.rigid(tongue, rotation_33, offset_m), self.tongue_F3, self.tongue_shade_V[:, None], depth, shade,
               origin_xy=origin)  # fmt: skip
         on_tongue = cv2.GaussianBlur((shade[..., 0] >= 0).astype(np.float32), (0, 0), 0.8)[..., None]
-        body = np.maximum(shade, 0) * self.light_rgb * _TONGUE_RGB * (0.35 + 0.55 * lit[..., None]) * entrance
+        body = np.maximum(shade, 0) * self.light_rgb * _TONGUE_RGB * (0.45 + 0.55 * lit[..., None]) * entrance
         out = cavity + (body - cavity) * on_tongue
 
         lower = self.lower_V3 + (act @ self.lower_fields_AV3.reshape(52, -1)).reshape(-1, 3)
@@ -132,20 +138,22 @@ class MouthInterior:
             sample = cv2.remap(texture, field[..., 0], field[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
             across = (field[..., 0] / texture.shape[1] - 0.5) * 2 * _ARCH_MM
             side = np.exp(-((across / 27.0) ** 2))
-            light = (0.42 + 0.58 * lit) * entrance * (0.35 + 0.65 * side) * gain
+            light = (0.62 + 0.38 * lit) * entrance * (0.40 + 0.60 * side) * gain
             colour = sample[..., :3] * self.light_rgb * light[..., None]
             alpha = sample[..., 3:]
             out = out + (colour - out) * alpha
             if extra is not None and self.shows_teeth:
                 px, py = field[..., 2] - 0.5, field[..., 3] - 0.5
-                own = cv2.remap(crop_SS3, px, py, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+                own = cv2.remap(self.photo_mouth_SS3, px, py, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(
+                    np.float32
+                )
                 kept = cv2.remap(self.photo_teeth_SS, px, py, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
                 out = out + (own - out) * kept[..., None]
         return out
 
 
 def build_mouth(
-    sheet: Sheet, head: Head, crop_SS3: ndarray, light_rgb: ndarray, photo_opening_SS: Float32[ndarray, "s s"]
+    sheet: Sheet, head: Head, image_SS3: ndarray, light_rgb: ndarray, photo_opening_SS: Float32[ndarray, "s s"]
 ) -> MouthInterior:
     """Place teeth and tongue behind the lips of a portrait.
 
@@ -179,7 +187,7 @@ def build_mouth(
     def band(x: ndarray, edge_y: float, front_z: float, towards_gum: float) -> ndarray:
         near = np.stack([x, np.full_like(x, edge_y - towards_gum * edge_mm / 1000), front_z + behind], 1)
         far = np.stack([x, np.full_like(x, edge_y - towards_gum * gum_mm / 1000), front_z + behind + 0.002], 1)
-        return np.concatenate([near, far]) if towards_gum > 0 else np.concatenate([near, far])
+        return np.concatenate([near, far])
 
     upper_edge = float(middle[1]) + _UPPER_BELOW_LINE_M
     lower_edge = float(middle[1]) + _LOWER_ABOVE_LINE_M
@@ -192,24 +200,34 @@ def build_mouth(
     lower_fields = np.einsum("vk,avkc->avc", weights, head.actions_AV3[:, lower_vertices[nearest[1]]])
 
     tongue_vertices, tongue_faces = np.unique(head.tongue_F3, return_inverse=True)
-    tongue = neutral[tongue_vertices] + (middle - line)
-    shade = 0.75 + 0.25 * np.clip((tongue[:, 2].max() - tongue[:, 2]) / max(np.ptp(tongue[:, 2]), 1e-6), 0, 1)
-    shade *= 1 - 0.35 * np.clip((tongue[:, 1] - tongue[:, 1].min()) / max(np.ptp(tongue[:, 1]), 1e-6), 0, 1)
+    faces = tongue_faces.reshape(-1, 3).astype(np.int32)
+    tongue = neutral[tongue_vertices] + (middle - line) + _TONGUE_REST_M
+    # Light comes in from the front and above; what lies further back is darker.
+    facing = vertex_normals(tongue, faces) @ np.array([0.0, -0.62, -0.78])
+    inside = np.clip((tongue[:, 2] - tongue[:, 2].min()) / 0.022, 0, 1)
+    shade = (0.30 + 0.70 * np.clip(facing, 0, 1)) * (1 - 0.72 * inside) + 0.02
     f32 = np.float32
-    upper_seen = upper + np.array([0.0, 0.0, 0.0])
-    rest_pixels = fit.project(upper_seen)[:, :2]
+    rest_pixels = fit.project(upper)[:, :2]
+    shows_teeth = bool(photo_opening_SS.max() > 0.5)
+    own, reach = image_SS3, photo_opening_SS
+    if shows_teeth:
+        own = np.clip(fill_smoothly(image_SS3.astype(np.float32), (photo_opening_SS > 0.9).astype(np.float32)), 0, 255)
+        spread = max(1, round(0.005 * sheet.size_px))
+        reach = cv2.dilate(photo_opening_SS, np.ones((spread + 1, 2 * spread + 1), np.uint8))
+        reach = cv2.GaussianBlur(reach, (0, 0), 0.8 * spread)
     return MouthInterior(
         upper_V3=upper.astype(f32),
         lower_V3=lower.astype(f32),
         lower_fields_AV3=lower_fields.astype(f32),
         tongue_V3=tongue.astype(f32),
         tongue_fields_AV3=head.actions_AV3[:, tongue_vertices].astype(f32),
-        tongue_F3=tongue_faces.reshape(-1, 3).astype(np.int32),
+        tongue_F3=faces,
         tongue_shade_V=shade.astype(f32),
         light_rgb=np.asarray(light_rgb, f32),
-        photo_teeth_SS=photo_opening_SS.astype(f32),
+        photo_teeth_SS=reach.astype(f32),
+        photo_mouth_SS3=own.astype(f32),
         upper_rest_pixels_V2=rest_pixels.astype(f32),
-        shows_teeth=bool(photo_opening_SS.max() > 0.5),
+        shows_teeth=shows_teeth,
     )
 
 

@@ -91,7 +91,7 @@ class Portrait:
     landmarks: FaceLandmarks
     fit: HeadFit
     head: Head
-    _matte: dict[int, Matte] = field(default_factory=dict, repr=False)
+    _stages: dict[tuple[int, int], Stage] = field(default_factory=dict, repr=False)
 
     @property
     def face_px(self) -> float:
@@ -107,27 +107,115 @@ class Portrait:
         shrink = side_px < self.crop.side
         return cv2.resize(cut, (side_px, side_px), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_CUBIC)
 
-    def fit_in_crop(self, side_px: int) -> HeadFit:
-        return self.fit.scaled(side_px / self.crop.side, (self.crop.x0, self.crop.y0))
-
     def points_in_crop(self, points: ndarray, side_px: int) -> ndarray:
         return (points - np.array([self.crop.x0, self.crop.y0])) * (side_px / self.crop.side)
 
-    def matte(self, side_px: int) -> Matte:
-        """Person and background of the crop at this size; kept for the next caller."""
-        if side_px not in self._matte:
-            self._matte[side_px] = separate(self.cropped(side_px), self._head_cover(side_px))
-        return self._matte[side_px]
+    def stage(self, frame_px: int, margin_px: int) -> Stage:
+        """The crop at this size with a margin around it, taken apart; kept for the next caller."""
+        key = (frame_px, margin_px)
+        if key not in self._stages:
+            self._stages[key] = _build_stage(self, frame_px, margin_px)
+        return self._stages[key]
 
-    def _head_cover(self, side_px: int) -> Float32[ndarray, "s s"]:
-        """1 where the fitted head certainly covers the crop: its silhouette, shrunk, above the chin."""
-        fit = self.fit_in_crop(side_px)
-        vertices = self.head.vertices(fit.identity_K, fit.actions_A)
-        _, face, _ = identify(fit.project(vertices).astype(np.float32), self.head.skin_F3, side_px, side_px)
-        cover = (face >= 0).astype(np.uint8)
-        margin = max(3, round(side_px * 0.02)) | 1
-        cover = cv2.erode(cover, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (margin, margin)))
-        return cv2.GaussianBlur(cover.astype(np.float32), (0, 0), margin / 4) * cover
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """The crop resized for rendering, with a margin from which motion can bring in what lies beyond the frame.
+
+    Attributes:
+        frame_px: side of the frame that is rendered, in pixels of the stage.
+        margin_px: width of the margin on each side of it.
+        image_SS3: sRGB; beyond the photo's edge, its mirror image.
+        matte: person and background; beyond the photo's edge the person goes on as at the edge.
+        fit: the head, in pixels of the stage.
+        photo_bottom_px: where the photo ends below, in pixels of the stage.
+    """
+
+    frame_px: int
+    margin_px: int
+    image_SS3: UInt8[ndarray, "s s 3"]
+    matte: Matte
+    fit: HeadFit
+    crop: Crop
+    photo_bottom_px: float
+
+    @property
+    def side_px(self) -> int:
+        return self.frame_px + 2 * self.margin_px
+
+    @property
+    def scale(self) -> float:
+        """Stage pixels per photo pixel."""
+        return self.frame_px / self.crop.side
+
+    def points(self, photo_points: ndarray) -> ndarray:
+        """Photo pixels to stage pixels."""
+        return (photo_points - np.array([self.crop.x0, self.crop.y0])) * self.scale + self.margin_px
+
+    def frame_of(self, stage_map: ndarray) -> ndarray:
+        """The part of a stage-sized map that the frame shows."""
+        m = self.margin_px
+        return np.ascontiguousarray(stage_map[m : m + self.frame_px, m : m + self.frame_px])
+
+
+def _build_stage(portrait: Portrait, frame_px: int, margin_px: int) -> Stage:
+    crop, photo = portrait.crop, portrait.photo_HW3
+    scale = frame_px / crop.side
+    fit = portrait.fit.scaled(scale, (crop.x0 - margin_px / scale, crop.y0 - margin_px / scale))
+    frame = portrait.cropped(frame_px)
+    # (1) as much of the photo around the frame as there is, up to the margin
+    left, top = (min(margin_px, int(edge * scale)) for edge in (crop.x0, crop.y0))
+    right = min(margin_px, int((photo.shape[1] - crop.x0 - crop.side) * scale))
+    bottom = min(margin_px, int((photo.shape[0] - crop.y0 - crop.side) * scale))
+    around = [round(v / scale) for v in (left, top, right, bottom)]
+    wide = photo[
+        crop.y0 - around[1] : crop.y0 + crop.side + around[3], crop.x0 - around[0] : crop.x0 + crop.side + around[2]
+    ]
+    size = (left + frame_px + right, top + frame_px + bottom)
+    shown = cv2.resize(wide, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    shown[top : top + frame_px, left : left + frame_px] = frame
+    # (2) person and background, seen with that context
+    side = frame_px + 2 * margin_px
+    cover = _head_cover(portrait.head, fit, side)
+    inset = (slice(margin_px - top, side - margin_px + bottom), slice(margin_px - left, side - margin_px + right))
+    matte = separate(shown, np.ascontiguousarray(cover[inset]))
+    # (3) beyond the photo's edge
+    borders = (margin_px - top, margin_px - bottom, margin_px - left, margin_px - right)
+
+    def grown(values: ndarray, mode: int) -> ndarray:
+        return cv2.copyMakeBorder(values, *borders, mode)
+
+    alpha = grown(_broad_at_edges(matte.alpha_HW, round(0.06 * side)), cv2.BORDER_REPLICATE)
+    alpha[inset] = matte.alpha_HW
+    mirrored_alpha = grown(matte.alpha_HW, cv2.BORDER_REFLECT_101)
+    foreground = np.where(
+        mirrored_alpha[..., None] > 0.5,
+        grown(matte.foreground_HW3, cv2.BORDER_REFLECT_101),
+        grown(matte.foreground_HW3, cv2.BORDER_REPLICATE),
+    )
+    plate = grown(matte.plate_HW3, cv2.BORDER_REFLECT_101)
+    full = Matte(alpha, foreground, plate, matte.unsure)
+    return Stage(
+        frame_px, margin_px, grown(shown, cv2.BORDER_REFLECT_101), full, fit, crop, margin_px + frame_px + bottom
+    )
+
+
+def _broad_at_edges(alpha_HW: ndarray, least_px: int) -> ndarray:
+    """Forget narrow contacts of the person with the picture's edge: a lock of hair does not go on beyond it."""
+    out = alpha_HW.copy()
+    for edge in (np.s_[0, :], np.s_[-1, :], np.s_[:, 0], np.s_[:, -1]):
+        out[edge] = cv2.morphologyEx(out[edge].reshape(1, -1), cv2.MORPH_OPEN, np.ones((1, least_px), np.uint8)).ravel()
+    return out
+
+
+def _head_cover(head: Head, fit: HeadFit, side_px: int) -> Float32[ndarray, "s s"]:
+    """1 where the fitted head certainly covers the picture: its silhouette, shrunk."""
+    vertices = head.vertices(fit.identity_K, fit.actions_A)
+    _, face, _ = identify(fit.project(vertices).astype(np.float32), head.skin_F3, side_px, side_px)
+    cover = (face >= 0).astype(np.uint8)
+    margin = max(3, round(side_px * 0.02)) | 1
+    cover = cv2.erode(cover, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (margin, margin)))
+    return cv2.GaussianBlur(cover.astype(np.float32), (0, 0), margin / 4) * cover
 
 
 def normalise_portrait(data: bytes, limits: PortraitLimits | None = None) -> bytes:
@@ -141,7 +229,7 @@ def normalise_portrait(data: bytes, limits: PortraitLimits | None = None) -> byt
     limits = limits or PortraitLimits()
     if len(data) > limits.max_bytes:
         raise ImageTooLargeError(
-            f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. Please send a smaller picture."
+            f"The file has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted. Please send a smaller one."
         )
     if not data:
         raise NotAnImageError("The file is empty; please send a PNG, JPEG or WebP picture.")

@@ -1,15 +1,14 @@
 """Renderer: a prepared portrait and a track of motion in, frames out, for holders of a grant only.
 
-Per frame: facial actions and pose bend the sheet; its raster is a dense backward flow; the person's pixels (eyes edited in
-place) are fetched along it in one cubic warp and laid over the background; what the lips uncover is painted. At rest every
-pixel of the photo comes back as it was.
+Per frame: facial actions and pose bend the sheet; its raster is a dense backward flow; the person's pixels (eyes
+edited in place) are fetched along it in one cubic warp and laid over the background; what the lips uncover is painted.
+At rest every pixel of the photo comes back as it was.
 """
 
-# T frame  S side of the crop  A facial action (52)
+# T frame  S side of the stage  F side of the frame  A facial action (52)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -19,21 +18,22 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
-from generator.actions import ACTION_INDEX, FACIAL_ACTIONS
+from generator.actions import ACTION_INDEX
 from generator.eyes import EyeMotion, EyePatch, build_eye
 from generator.fit import rotation
 from generator.head import CONTACT_LOOP, NUM_LIP_COLUMNS
 from generator.mouth import MouthInterior, build_mouth
-from generator.perception import LIPS_INNER_LOWER, LIPS_INNER_UPPER, Eye
-from generator.portrait import Portrait
+from generator.perception import BROW_LEFT_EDGE, BROW_RIGHT_EDGE, LIPS_INNER_LOWER, LIPS_INNER_UPPER, Eye
+from generator.portrait import Portrait, Stage
 from generator.raster import FAR, paint
 from generator.sheet import Sheet, build_sheet
 
 FRAME_PX: Final = 512
+MARGIN_PX: Final = 64
 CHUNK_FRAMES: Final = 25
 Framing = Literal["square", "full"]
 
-_PARTED_M: Final = (0.0010, 0.0030)  # lips in the photo: closed below, open above
+_PARTED_M: Final = (0.0020, 0.0040)  # lips in the photo: closed below, open above
 _OPENING: Final = (
     "jawOpen", "jawForward", "jawLeft", "jawRight", "mouthClose", "mouthFunnel", "mouthLowerDownLeft",
     "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight", "mouthShrugUpper", "mouthShrugLower",
@@ -56,44 +56,48 @@ class MotionTrackLike(Protocol):
 class Rig:
     """Everything about a portrait at one size that stays the same from frame to frame."""
 
-    portrait: Portrait
-    size_px: int
+    stage: Stage
     sheet: Sheet
     mouth: MouthInterior
     eyes: tuple[EyePatch, EyePatch]
     person_SS4: UInt8[ndarray, "s s 4"]
-    crop_SS3: UInt8[ndarray, "s s 3"]
-    plate_SS3: UInt8[ndarray, "s s 3"]
+    plate_FF3: UInt8[ndarray, "f f 3"]
     kept_A: Float32[ndarray, " 52"]
     shown_A: Float32[ndarray, " 52"]
 
 
-def build_rig(portrait: Portrait, size_px: int = FRAME_PX) -> Rig:
-    """Prepare a portrait for rendering at one size."""
-    crop, matte = portrait.cropped(size_px), portrait.matte(size_px)
-    eyes = tuple(
-        build_eye(crop, _eye_in_crop(portrait, eye, size_px))
-        for eye in (portrait.landmarks.eye_image_left, portrait.landmarks.eye_image_right)
-    )
-    openings = np.zeros((size_px, size_px), np.float32)
+def build_rig(portrait: Portrait, size_px: int = FRAME_PX, margin_px: int = MARGIN_PX) -> Rig:
+    """Prepare a portrait for rendering at one size.
+
+    Args:
+        margin_px: how much beyond the frame to have ready; with none, motion fades out towards the frame's edge.
+    """
+    stage = portrait.stage(size_px, margin_px)
+    matte, image = stage.matte, stage.image_SS3
+    marks = portrait.landmarks
+    points = stage.points(marks.points_L2)
+    eyes = [
+        build_eye(image, _eye_on_stage(stage, eye), points[list(brow)].mean(0))
+        for eye, brow in ((marks.eye_image_left, BROW_RIGHT_EDGE), (marks.eye_image_right, BROW_LEFT_EDGE))
+    ]
+    openings = np.zeros(image.shape[:2], np.float32)
     for eye in eyes:
         h, w = eye.opening_hw.shape
         place = openings[eye.y0 : eye.y0 + h, eye.x0 : eye.x0 + w]
         np.maximum(place, eye.opening_hw, out=place)
-    sheet = build_sheet(portrait, matte, size_px, cv2.GaussianBlur(openings, (0, 0), 0.004 * size_px))
+    sheet = build_sheet(portrait.head, stage, cv2.GaussianBlur(openings, (0, 0), 0.004 * size_px))
 
-    inner = portrait.points_in_crop(portrait.landmarks.points_L2, size_px)
-    ring = np.concatenate([inner[list(LIPS_INNER_UPPER)], inner[list(LIPS_INNER_LOWER)][::-1]])
+    ring = np.concatenate([points[list(LIPS_INNER_UPPER)], points[list(LIPS_INNER_LOWER)][::-1]])
     parted = float(np.clip((sheet.rest_gap_m - _PARTED_M[0]) / (_PARTED_M[1] - _PARTED_M[0]), 0, 1))
-    opening = np.zeros((size_px, size_px), np.float32)
+    opening = np.zeros(image.shape[:2], np.float32)
     if parted > 0:
         cv2.fillPoly(opening, [np.round(ring * 16).astype(np.int32)], 1.0, cv2.LINE_AA, 4)
         inset = max(1, round(0.004 * size_px))
         opening = cv2.erode(opening, np.ones((2 * inset + 1, 1), np.uint8))
         opening = cv2.GaussianBlur(opening, (0, 0), 0.8) * parted
     light = np.minimum(np.mean([eye.white_rgb for eye in eyes], 0) * 1.12, 255)
-    light = _plausible_light(light, crop, inner)
-    mouth = build_mouth(sheet, portrait.head, crop, light, opening)
+    light = _plausible_light(light, image, points)
+    mouth = build_mouth(sheet, portrait.head, image, light, opening)
 
     shown = sheet.fit.actions_A.astype(np.float32)
     kept = shown.copy()
@@ -102,36 +106,34 @@ def build_rig(portrait: Portrait, size_px: int = FRAME_PX) -> Rig:
             kept[ACTION_INDEX[name]] *= 1 - parted * (1 - keep)
     person = np.dstack([matte.foreground_HW3, np.round(matte.alpha_HW * 255).astype(np.uint8)])
     return Rig(
-        portrait,
-        size_px,
-        sheet,
-        mouth,
-        (eyes[0], eyes[1]),
-        np.ascontiguousarray(person),
-        crop,
-        matte.plate_HW3,
-        kept,
-        shown,
+        stage=stage,
+        sheet=sheet,
+        mouth=mouth,
+        eyes=(eyes[0], eyes[1]),
+        person_SS4=np.ascontiguousarray(person),
+        plate_FF3=stage.frame_of(matte.plate_HW3),
+        kept_A=kept,
+        shown_A=shown,
     )
 
 
-def _eye_in_crop(portrait: Portrait, eye: Eye, size_px: int) -> Eye:
+def _eye_on_stage(stage: Stage, eye: Eye) -> Eye:
     return Eye(
-        portrait.points_in_crop(eye.upper_92, size_px),
-        portrait.points_in_crop(eye.lower_92, size_px),
-        portrait.points_in_crop(eye.iris_xy, size_px),
-        eye.iris_radius_px * size_px / portrait.crop.side,
+        stage.points(eye.upper_92),
+        stage.points(eye.lower_92),
+        stage.points(eye.iris_xy),
+        eye.iris_radius_px * stage.scale,
     )
 
 
-def _plausible_light(white_rgb: ndarray, crop_SS3: ndarray, points_L2: ndarray) -> ndarray:
+def _plausible_light(white_rgb: ndarray, image_SS3: ndarray, points_L2: ndarray) -> ndarray:
     """Keep the light that the eyes suggest within what the skin allows: teeth neither glow nor go out."""
-    x, y = np.clip(points_L2[[50, 280, 205, 425, 151, 199]].astype(int), 0, crop_SS3.shape[0] - 1).T
-    skin = np.median(crop_SS3[y, x].astype(np.float64), axis=0)
+    x, y = np.clip(points_L2[[50, 280, 205, 425, 151, 199]].astype(int), 0, image_SS3.shape[0] - 1).T
+    skin = np.median(image_SS3[y, x].astype(np.float64), axis=0)
     luma = float(white_rgb.mean())
-    wanted = float(np.clip(luma, 0.95 * skin.mean(), max(1.55 * skin.mean(), 70)))
+    wanted = float(np.clip(luma, 1.1 * skin.mean(), max(1.6 * skin.mean(), 70)))
     hue = white_rgb / max(luma, 1e-3)
-    hue = 1 + (hue - 1) * 0.8
+    hue = 1 + (hue - 1) * 0.6
     return np.clip(hue * wanted, 0, 255)
 
 
@@ -140,14 +142,15 @@ class _FrameMaker:
 
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
-        size = rig.size_px
+        size = rig.stage.frame_px
         self._depth = np.empty((size, size), np.float32)
         self._flow = np.empty((size, size, 3), np.float32)
         self._values = np.concatenate([rig.sheet.source_V2 - 0.5, rig.sheet.shade_V[:, None]], 1).astype(np.float32)
         columns, rows = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
-        self._identity = np.stack([columns, rows, np.ones_like(rows)], -1)
+        margin = np.float32(rig.stage.margin_px)
+        self._identity = np.stack([columns + margin, rows + margin, np.ones_like(rows)], -1)
 
-    def frame(self, actions_A: ndarray, pose_6: ndarray, gaze_2: ndarray) -> UInt8[ndarray, "s s 3"]:
+    def frame(self, actions_A: ndarray, pose_6: ndarray, gaze_2: ndarray) -> UInt8[ndarray, "f f 3"]:
         """One frame.
 
         Args:
@@ -163,6 +166,7 @@ class _FrameMaker:
         turn = rotation(*(float(v) for v in pose_6[:3])).astype(np.float32)
         offset = np.asarray(pose_6[3:], np.float32) * np.float32(sheet.head_height_m)
         points = sheet.posed(shaped, turn, offset)
+        points[:, :2] -= np.float32(rig.stage.margin_px)
 
         person = self._person_with_eyes(speech, gaze_2)
         self._depth.fill(FAR)
@@ -178,13 +182,13 @@ class _FrameMaker:
         warped = cv2.remap(
             person, self._flow[..., 0], self._flow[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
         )
-        out = np.empty_like(rig.plate_SS3)
-        _lay_over(warped, rig.plate_SS3, out)
+        out = np.empty_like(rig.plate_FF3)
+        _lay_over(warped, rig.plate_FF3, out)
         patch = out[y0:y1, x0:x1].astype(np.float32)
         shade = cv2.GaussianBlur(self._flow[y0:y1, x0:x1, 2], (0, 0), 0.6)
         patch *= shade[..., None]
         if has_hole:
-            inside = rig.mouth.painted(sheet, rig.crop_SS3, expression, turn, offset, window, hole)
+            inside = rig.mouth.painted(sheet, rig.stage, expression, turn, offset, window, hole)
             soft = np.clip(cv2.GaussianBlur(hole, (0, 0), 0.9), 0, 1)[..., None]
             patch += (inside - patch) * soft
         out[y0:y1, x0:x1] = np.clip(patch + 0.5, 0, 255).astype(np.uint8)
@@ -217,7 +221,7 @@ class _FrameMaker:
         ring = points[start + 2 * NUM_LIP_COLUMNS : start + (CONTACT_LOOP + 1) * NUM_LIP_COLUMNS]
         x0, y0 = (int(v) - 4 for v in ring[:, :2].min(0))
         x1, y1 = (int(v) + 5 for v in ring[:, :2].max(0))
-        size = self._rig.size_px
+        size = self._rig.stage.frame_px
         x0, y0 = min(max(0, x0), size - 8), min(max(0, y0), size - 8)
         return x0, y0, max(min(size, x1), x0 + 8), max(min(size, y1), y0 + 8)
 

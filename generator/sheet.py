@@ -1,8 +1,8 @@
 """Sheet: the portrait as one watertight surface that head pose and facial actions move.
 
-A regular grid over the crop takes its depth and its facial-action fields from the fitted head and continues smoothly into
-hair, neck and background; around the mouth the head's own rings of vertices replace it, cut open along the line where
-the lips touch. Because it is a single surface there is no seam between face and surroundings; because every vertex
+A regular grid over the crop takes its depth and its facial-action fields from the fitted head and continues smoothly
+into hair, neck and background; around the mouth the head's own rings of vertices replace it, cut open along the line
+where the lips touch. Because it is a single surface there is no seam between face and surroundings; because every vertex
 is anchored at a photo pixel, a motion of zero gives the photo back exactly.
 """
 
@@ -21,23 +21,27 @@ from scipy.spatial import Delaunay
 
 from generator.actions import ACTION_INDEX, FACIAL_ACTIONS
 from generator.fit import HeadFit, residual_field
-from generator.head import CONTACT_LOOP, NUM_LIP_COLUMNS
-from generator.matte import Matte, fill_smoothly
+from generator.head import CONTACT_LOOP, NUM_LIP_COLUMNS, Head
+from generator.matte import fill_smoothly
 from generator.perception import CHIN
-from generator.portrait import Portrait
+from generator.portrait import Stage
 from generator.raster import identify
 
 _CELLS: Final = 104
 _NUM_MOUTH_LOOPS: Final = 11
 _NECK_CENTRE_BELOW_CHIN_M: Final = 0.058
 _NECK_SOFTNESS_M: Final = 0.013
-_PIVOT_BEHIND_M: Final = 0.05
+_PIVOT_Y_ABOVE_CHIN_M: Final = 0.012
+_PIVOT_Z: Final = 0.55  # of the way from the face's front to the back of the head
+_SHOULDER_FROM_M, _SHOULDER_FALL_M = 0.095, 0.045
+_BOTTOM_FADE: Final = 0.13
 _BORDER: Final = 0.07
 # How the lips meet: the lower lip, with the jaw, does most of the way.
 _LOWER_SHARE: Final = 0.72
 _UPPER_PLATEAU_M, _UPPER_FALL_M = 0.008, 0.008
 _LOWER_PLATEAU_M, _LOWER_FALL_M = 0.012, 0.016
 _PRESS_M: Final = 0.0005
+_EDGE_LOOPS: Final = np.array([-3, -2, -1, 0]) * NUM_LIP_COLUMNS  # any of these rings may be a lip's visible edge
 _LID_ACTIONS: Final = tuple(n for n in FACIAL_ACTIONS if n.startswith(("eyeBlink", "eyeLook", "eyeWide", "eyeSquint")))
 _STILL_ACTIONS: Final = tuple(n for n in FACIAL_ACTIONS if n.startswith(("eyeBlink", "eyeLook")))
 
@@ -91,9 +95,11 @@ class Sheet:
             speech_A: the actions that decide how far the lips are apart.
         """
         points = self.rest_V3 + (change_A.astype(np.float32) @ self.fields_AV3.reshape(52, -1)).reshape(-1, 3)
-        upper = points[self.lip_upper_C, 1]
-        lower = (points[self.lip_lower_C2, 1] * self.lip_lower_weight_C2).sum(1)
+        upper = points[self.lip_upper_C[:, None] + _EDGE_LOOPS, 1].max(1)
+        beside = points[self.lip_lower_C2[..., None] + _EDGE_LOOPS, 1].min(2)
+        lower = (beside * self.lip_lower_weight_C2).sum(1)
         wanted = speech_A.astype(np.float32) @ self.lip_model_gap_AC
+        wanted = _rounded(np.maximum(wanted, 0))
         wanted = np.where(wanted < _PRESS_M, -_PRESS_M, wanted)
         wanted[[0, -1]] = 0.0
         correction = wanted - (lower - upper)
@@ -119,13 +125,19 @@ class Sheet:
         return self._project(moved)
 
 
-def build_sheet(portrait: Portrait, matte: Matte, size_px: int, eye_openings_SS: Float32[ndarray, "s s"]) -> Sheet:
+def _rounded(gap_C: ndarray) -> ndarray:
+    """An opening without spikes: smoothed along the lips; a closed mouth stays closed."""
+    kernel = np.array([0.06, 0.24, 0.4, 0.24, 0.06], np.float32)
+    return np.convolve(np.pad(gap_C, 2), kernel, "valid")
+
+
+def build_sheet(head: Head, stage: Stage, eye_openings_SS: Float32[ndarray, "s s"]) -> Sheet:
     """Make the surface of a portrait.
 
     Args:
         eye_openings_SS: 0..1, soft mask of both eye openings; facial actions do not move what lies inside.
     """
-    head, fit = portrait.head, portrait.fit_in_crop(size_px)
+    fit, matte, size_px = stage.fit, stage.matte, stage.side_px
     vertices = head.vertices(fit.identity_K, fit.actions_A)
     projected = fit.project(vertices)
     projected[:, :2] += residual_field(head, fit)
@@ -165,9 +177,8 @@ def build_sheet(portrait: Portrait, matte: Matte, size_px: int, eye_openings_SS:
     ring_pixels = projected[loops, :2]
     outer = ring_pixels[0].astype(np.float32)
     spacing = float(np.linalg.norm(np.diff(outer, axis=0), axis=1).max())
-    signed = np.array(
-        [cv2.pointPolygonTest(outer, (float(x), float(y)), True) for x, y in zip(grid_x, grid_y, strict=True)]
-    )
+    places = zip(grid_x.tolist(), grid_y.tolist(), strict=True)
+    signed = np.array([cv2.pointPolygonTest(outer, place, True) for place in places])
     kept = signed < -0.55 * spacing
     kept |= (signed < 0) & (np.abs(signed) > size_px / _CELLS)
     grid_points = np.stack([grid_x, grid_y], 1)[kept]
@@ -194,16 +205,23 @@ def build_sheet(portrait: Portrait, matte: Matte, size_px: int, eye_openings_SS:
 
     # (5) what moves with the head
     chin_y = float((head.landmark_weight_L3[CHIN] @ vertices[head.landmark_V_L3[CHIN]])[1])
-    top_y = float(vertices[np.unique(head.skin_F3), 1].min())
+    skin = vertices[np.unique(head.skin_F3)]
+    top_y, front_z, back_z = float(skin[:, 1].min()), float(skin[:, 2].min()), float(skin[:, 2].max())
     person = (hit | (matte.alpha_HW > 0.5)) if matte.is_reliable else hit
     beyond_px = cv2.distanceTransform((~person).astype(np.uint8), cv2.DIST_L2, 5)[row, column][kept]
     reach = 0.10 if matte.is_reliable else 0.16
     neck = 1 / (
         1 + np.exp(np.clip((rest[:num_grid, 1] - chin_y - _NECK_CENTRE_BELOW_CHIN_M) / _NECK_SOFTNESS_M, -50, 50))
     )
-    share = np.concatenate([neck * np.exp(-((beyond_px / (reach * size_px)) ** 2)), np.ones(num_mouth)])
+    aside = np.exp(-((np.maximum(np.abs(rest[:num_grid, 0]) - _SHOULDER_FROM_M, 0) / _SHOULDER_FALL_M) ** 2))
+    low = np.clip((rest[:num_grid, 1] - chin_y + 0.03) / 0.06, 0, 1)
+    share = neck * np.exp(-((beyond_px / (reach * size_px)) ** 2)) * (1 - low * (1 - aside))
+    to_bottom = (stage.photo_bottom_px - pixels[:num_grid, 1]) / (_BOTTOM_FADE * size_px)
+    to_bottom = np.clip(to_bottom + np.clip((chin_y - rest[:num_grid, 1]) / 0.02, 0, 2), 0, 1)
+    share *= to_bottom * to_bottom * (3 - 2 * to_bottom)
+    share = np.concatenate([share, np.ones(num_mouth)])
     edge_px = np.minimum.reduce([pixels[:, 0], pixels[:, 1], size_px - pixels[:, 0], size_px - pixels[:, 1]])
-    t = np.clip(edge_px / (_BORDER * size_px), 0, 1)
+    t = np.clip(edge_px / (_BORDER * size_px), 0, 1) if stage.margin_px == 0 else np.ones(len(pixels))
 
     canonical_all = np.concatenate([canonical[kept], head.mean_V3[loops.ravel()]])
     lips = _lip_columns(head.mean_V3[loops[CONTACT_LOOP]], num_grid + CONTACT_LOOP * NUM_LIP_COLUMNS)
@@ -234,7 +252,7 @@ def build_sheet(portrait: Portrait, matte: Matte, size_px: int, eye_openings_SS:
         lip_effect_VC=effect[rows].astype(f32),
         lip_effect_rows=rows.astype(np.int32),
         lip_model_gap_AC=model_gap.astype(f32),
-        pivot_3=np.array([0.0, chin_y, _PIVOT_BEHIND_M], f32),
+        pivot_3=np.array([0.0, chin_y - _PIVOT_Y_ABOVE_CHIN_M, front_z + _PIVOT_Z * (back_z - front_z)], f32),
         head_height_m=chin_y - top_y,
         mouth_start=num_grid,
         rest_gap_m=float((lower_y - upper_y)[len(upper_y) // 2 - 3 : len(upper_y) // 2 + 4].mean()),
