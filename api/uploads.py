@@ -66,6 +66,8 @@ async def read_form(
         items = (await parser.parse()).multi_items()
     except MultiPartException as exc:
         raise RequestError("The multipart body is malformed: send complete parts with a boundary.") from exc
+    if not parser.is_complete:
+        raise RequestError("The multipart body ends before its closing boundary: send it again, whole.")
     files: dict[str, bytes] = {}
     plain: dict[str, str] = {}
     for name, value in items:
@@ -128,6 +130,10 @@ class _Parser(MultiPartParser):
         self._known = [*file_limits, *texts]
         self._limits = {**dict.fromkeys(texts, max_text_bytes), **file_limits}
         self._part_bytes = 0
+        self.is_complete = False
+
+    def on_end(self) -> None:
+        self.is_complete = True
 
     def on_part_begin(self) -> None:
         super().on_part_begin()

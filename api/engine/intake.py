@@ -196,9 +196,10 @@ def _decode(kind: str, data: bytes, limits: dict[str, Any]) -> tuple[dict[str, A
 
 
 def _decode_portrait(data: bytes) -> tuple[dict[str, Any], bytes]:
-    from generator.portrait import normalise_portrait
+    from generator.portrait import decode_portrait, locate_face, normalise_portrait
 
     png = normalise_portrait(data)
+    locate_face(decode_portrait(png))  # raises unless there is exactly one face, large enough
     return {"sha256": hashlib.sha256(png).hexdigest()}, png
 
 

@@ -52,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         prewarm=False,
         max_speech_s=30.0,
         max_portrait_bytes=4 * 1024 * 1024,
-        max_speech_bytes=8 * 1024 * 1024,
+        max_speech_bytes=10 * 1024 * 1024,
     )
     create_instance(settings, "tests")
     app = create_app(settings)

