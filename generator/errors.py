@@ -14,7 +14,8 @@ The tree, with the stable `code` of each leaf::
     │   └── FaceTurnedAwayError             portrait.face_turned_away   422
     ├── ControlError                        control                     422
     ├── WeightsError                        weights                     500
-    └── GrantMismatchError                  grant.mismatch              403
+    ├── GrantMismatchError                  grant.mismatch              403
+    └── EvidenceMismatchError               evidence.mismatch           403
 
 Codes are part of the HTTP interface: add new ones, never rename one. Sentences say what to do about it.
 """
@@ -145,4 +146,11 @@ class GrantMismatchError(GeneratorError):
     """A renderer was handed a grant that was issued for another portrait."""
 
     code = "grant.mismatch"
+    http_status = 403
+
+
+class EvidenceMismatchError(GeneratorError):
+    """The log evidence or the consent handed to the worker is not the one that its permit was issued on."""
+
+    code = "evidence.mismatch"
     http_status = 403

@@ -1,0 +1,199 @@
+"""Session: the one public way from a permit to a delivered video.
+
+A worker trusts nobody, its own gateway included: it checks for itself that the decision is in the log and that the
+permit is genuine, fresh, unspent, and given for exactly these inputs, before it plans any movement; and what leaves it
+is marked and signed.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from threadpoolctl import threadpool_limits
+
+from generator.errors import GrantMismatchError
+from generator.motion import MotionControls, MotionModel
+from generator.portrait import Portrait, prepare
+from generator.renderer import Renderer
+from policy.evidence import LogEvidence, verify_evidence
+from policy.permit import Permit, PermitLedger, PermitVerifier
+from watermark.credentials import Ingredient, ManifestSpec, SigningAuthority
+from watermark.mark import Produced, produce
+from watermark.media import decode_sound
+from watermark.payload import MarkId
+
+_CACHED_PORTRAITS: Final = 4
+_TITLE: Final = "Talking portrait"
+
+
+@dataclass(frozen=True)
+class PortraitSummary:
+    """What the analysis of a portrait found; nothing here allows to animate it.
+
+    Attributes:
+        sha256: of the normalised picture.
+        width, height: in pixels.
+        face_px: height of the face.
+        yaw_deg, pitch_deg, roll_deg: pose of the head (towards the picture's right, chin up, clockwise).
+        fit_error: mean distance between observed and modelled landmarks, as a fraction of the face's height.
+        is_background_separated: whether person and background could be told apart; if not, the background near the
+            head moves a little with it.
+    """
+
+    sha256: str
+    width: int
+    height: int
+    face_px: float
+    yaw_deg: float
+    pitch_deg: float
+    roll_deg: float
+    fit_error: float
+    is_background_separated: bool
+
+
+class RenderWorker:
+    """A worker: prepares portraits, redeems permits, delivers marked and signed videos.
+
+    Args:
+        name: permits must be made out to it.
+        permit_public: the gateway's permit key.
+        ledger_path: the durable memory of redeemed permits.
+        watermark_key: 32 bytes.
+        authority: signs the manifests.
+        log_public: key of the log in which decisions must be.
+        now: Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        permit_public: Ed25519PublicKey,
+        ledger_path: Path,
+        watermark_key: bytes,
+        authority: SigningAuthority,
+        log_public: Ed25519PublicKey,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._verifier = PermitVerifier(permit_public, name, PermitLedger(ledger_path), now)
+        self._watermark_key = watermark_key
+        self._authority = authority
+        self._log_public = log_public
+        self._motion = MotionModel.load()
+        self._portraits: OrderedDict[bytes, Portrait] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def prepare(self, portrait_png: bytes) -> PortraitSummary:
+        """Analyse a normalised portrait, and keep the analysis for a render that may follow.
+
+        Raises: NoFaceError, SeveralFacesError, FaceTooSmallError, FaceTurnedAwayError, UnreadableImageError.
+        """
+        portrait = self._prepared(portrait_png)
+        yaw, pitch, roll = portrait.fit.yaw_pitch_roll_deg
+        height, width = portrait.photo_HW3.shape[:2]
+        return PortraitSummary(
+            sha256=portrait.sha256,
+            width=width,
+            height=height,
+            face_px=round(portrait.face_px, 1),
+            yaw_deg=round(yaw, 2),
+            pitch_deg=round(pitch, 2),
+            roll_deg=round(roll, 2),
+            fit_error=round(portrait.fit.landmark_error, 5),
+            is_background_separated=portrait.square_stage().matte.is_reliable,
+        )
+
+    def render(
+        self,
+        permit_token: str,
+        *,
+        portrait: bytes,
+        speech: bytes,
+        controls: dict[str, Any],
+        consent: dict[str, Any] | None,
+        evidence: dict[str, Any],
+        dst: Path,
+        progress: Callable[[float], None] | None = None,
+    ) -> Produced:
+        """Render what a permit allows, once.
+
+        Args:
+            portrait: normalised PNG.
+            speech: normalised WAV.
+            controls: as the client sent them and the permit names them.
+            consent: what the manifest says of the consent; its hash must be the permit's. None for personas and art.
+            evidence: that the decision is in the log.
+            dst: the file to deliver; it appears complete and signed, or not at all.
+            progress: told the fraction done.
+        Raises: ProofError, PermitError, GrantMismatchError, ControlError, PortraitError, and what
+            `watermark.mark.produce` raises.
+        """
+        # (1) the decision is in the log
+        proof = LogEvidence.from_json(evidence)
+        verify_evidence(proof, self._log_public)
+        # (2) the permit is genuine, ours, fresh, for these inputs, and spent from here on
+        grant = self._verifier.redeem(permit_token, portrait=portrait, speech=speech, controls=controls)
+        # (3) it speaks of that decision and of that consent
+        _check_agreement(grant.permit, proof, consent)
+        wishes = MotionControls.from_json(controls)
+        # (4) move, render, mark, sign
+        with threadpool_limits(1, user_api="blas"):
+            sound = decode_sound(speech)
+            track = self._motion.plan(sound.samples_N, wishes)
+            frames = Renderer(self._prepared(portrait), grant).frames(track, wishes.framing)
+            mark_id = MarkId.from_hex(grant.permit.mark_id)
+            return produce(
+                frames,
+                sound,
+                rate_hz=track.rate_hz,
+                mark_id=mark_id,
+                key=self._watermark_key,
+                spec=ManifestSpec(
+                    title=_TITLE,
+                    portrait=Ingredient(portrait, "image/png", "Portrait"),
+                    speech=Ingredient(speech, "audio/wav", "Speech"),
+                    mark_id=mark_id,
+                    consent=consent,
+                    log=evidence,
+                    software_version=_software_version(),
+                ),
+                authority=self._authority,
+                dst=dst,
+                progress=None if progress is None else lambda done: progress(min(done / track.num_frames, 1.0)),
+            )
+
+    def _prepared(self, portrait_png: bytes) -> Portrait:
+        with self._lock:
+            found = self._portraits.get(portrait_png)
+            if found is None:
+                with threadpool_limits(1, user_api="blas"):
+                    found = prepare(portrait_png)
+                    found.square_stage()
+                self._portraits[portrait_png] = found
+                while len(self._portraits) > _CACHED_PORTRAITS:
+                    self._portraits.popitem(last=False)
+            self._portraits.move_to_end(portrait_png)
+            return found
+
+
+def _check_agreement(permit: Permit, proof: LogEvidence, consent: dict[str, Any] | None) -> None:
+    if proof.index != permit.decision_index:
+        raise GrantMismatchError("The log evidence is of another decision than the permit's; send the permit's own.")
+    stated = None if consent is None else consent.get("sha256")
+    if stated != permit.consent_sha256:
+        raise GrantMismatchError("The consent to be stated is not the one that the permit rests on.")
+
+
+def _software_version() -> str:
+    try:
+        return version("placet")
+    except PackageNotFoundError:
+        return "0+source"
