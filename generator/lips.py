@@ -18,13 +18,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from generator.coarticulation import ARTICULATOR_INDEX, ARTICULATORS
-from generator.speech import HOP_SAMPLES, NUM_MEL_BANDS, SILENCE_LOUDNESS, SPEECH_RATE_HZ, levelled, log_mel, loudness
+from generator.speech import (
+    HOP_SAMPLES,
+    NUM_MEL_BANDS,
+    SILENCE_LOUDNESS,
+    SPEECH_RATE_HZ,
+    follow_level,
+    levelled,
+    log_mel,
+    loudness,
+)
 
 ARTICULATION_RATE_HZ: Final = 50.0
 # Two acoustic frames make one input step of 20 ms; the step of the instant itself and five more: 20 · 6 = 120 ms.
 LOOKAHEAD_STEPS: Final = 5
 LOOKAHEAD_S: Final = 0.120
 _STEP_SAMPLES: Final = 2 * HOP_SAMPLES
+# Natural log of power: 30 and 24 dB under the speaker's own level.
+_AUDIBLE_BELOW_LEVEL: Final = (-7.0, -5.5)
 _CONTACT_THRESHOLDS: Final = {"closure": (0.08, 0.4), "tuck": (0.1, 0.7)}
 
 
@@ -37,7 +48,7 @@ class LipNetworkConfig:
         dilations: one causal gated layer each, kernel 3; their sum · 40 ms is how far back the network remembers.
     """
 
-    num_channels: int = 128
+    num_channels: int = 160
     dilations: tuple[int, ...] = (1, 2, 4, 8, 1, 2, 4, 8, 1, 2)
 
 
@@ -75,13 +86,18 @@ def _smoothstep(x: NDArray[np.float32], low: float, high: float) -> NDArray[np.f
 
 
 def _audible(loudness_F: NDArray[np.float32], num_instants: int) -> NDArray[np.float32]:
-    """Return 1 where something above the noise floor is heard from 80 ms before to 120 ms after an instant, else 0."""
-    loud_F = loudness_F > SILENCE_LOUDNESS
-    heard_T = np.zeros(num_instants, np.float32)
+    """Return 1 where a voice may be heard from 80 ms before to 120 ms after an instant, 0 where none can be.
+
+    Nothing is audible below the noise floor, nor far below the speaker's own level: within 200 ms even a stop or a soft
+    fricative has a neighbour louder than that, and a pause in a room has none.
+    """
+    relative_F = loudness_F - follow_level(loudness_F[None])[0]
+    relative_F = np.where(loudness_F > SILENCE_LOUDNESS, relative_F, -np.inf)
+    loudest_T = np.full(num_instants, -np.inf, np.float32)
     for offset in range(-8, 12):
-        frames_T = np.clip(np.arange(num_instants) * 2 + offset, 0, len(loud_F) - 1)
-        heard_T = np.maximum(heard_T, loud_F[frames_T])
-    return heard_T
+        frames_T = np.clip(np.arange(num_instants) * 2 + offset, 0, len(relative_F) - 1)
+        loudest_T = np.maximum(loudest_T, relative_F[frames_T])
+    return _smoothstep(loudest_T, *_AUDIBLE_BELOW_LEVEL)
 
 
 def hear_articulation(network: LipNetwork, samples_N: NDArray[np.float32]) -> NDArray[np.float32]:

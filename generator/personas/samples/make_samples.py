@@ -84,6 +84,29 @@ def _rows(symbols: list[str], starts: NDArray[np.float64], ends: NDArray[np.floa
     return rows
 
 
+def _less_silence(rows: list[list[Any]], samples: NDArray[np.float64]) -> list[list[Any]]:
+    """End each long phoneme where it was last heard: the synthesiser gives a pause to the phoneme before it."""
+    step = SAMPLE_RATE_HZ // 100
+    power = (samples[: len(samples) // step * step].reshape(-1, step) ** 2).mean(1)
+    audible = power > np.percentile(power, 95) * 10 ** (-2.8)
+    trimmed: list[list[Any]] = []
+    for symbol, start_s, end_s in rows:
+        heard = np.flatnonzero(audible[round(start_s * 100) : round(end_s * 100)])
+        last_s = round(start_s + max(0.06, (heard[-1] + 2) / 100), 4) if len(heard) else end_s
+        if symbol in "^$ " or end_s - start_s <= 0.15 or last_s >= end_s:
+            trimmed.append([symbol, start_s, end_s])
+        else:
+            trimmed += [[symbol, start_s, last_s], [" ", last_s, end_s]]
+    # Two gaps in a row are one.
+    merged: list[list[Any]] = []
+    for row in trimmed:
+        if merged and row[0] == " " and merged[-1][0] == " ":
+            merged[-1][2] = row[2]
+        else:
+            merged.append(row)
+    return merged
+
+
 def main() -> None:
     """Write one WAV and one JSON file per line."""
     import onnx
@@ -120,7 +143,7 @@ def main() -> None:
             "voice": line.voice,
             "lang": line.lang,
             "duration_s": round(len(samples) / SAMPLE_RATE_HZ, 4),
-            "phones": _rows(symbols, ends - frames * frame_s, ends),
+            "phones": _less_silence(_rows(symbols, ends - frames * frame_s, ends), samples),
         }
         (options.out / f"{line.name}.json").write_text(
             json.dumps(described, ensure_ascii=False) + "\n", encoding="utf-8"
