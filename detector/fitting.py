@@ -34,8 +34,8 @@ class Schedule:
         label_smoothing: how far targets stay away from 0 and 1.
     """
 
-    num_steps: int = 1500
-    num_pairs: int = 10
+    num_steps: int = 1200
+    num_pairs: int = 8
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
     frame_loss: float = 0.5
@@ -132,7 +132,7 @@ class _PairBatches:
     def draw(self) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
         """Cells (B, T, C, G, G), labels (B), and (synthetic, authentic) positions of the pairs that have both."""
         rng = self._rng
-        num_frames = 2 * int(rng.integers(1, 5))
+        num_frames = 2 * int(rng.integers(1, 4))
         chosen: list[Example] = []
         twins: list[tuple[int, int]] = []
         for kind_index in rng.choice(len(self._present), size=self._num_pairs, p=self._weights):
