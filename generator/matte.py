@@ -154,7 +154,7 @@ def fill_smoothly(
 ) -> Float32[ndarray, "h w c"]:
     """Fill unknown pixels from the known ones around them by a pull–push pyramid; known pixels stay as they are."""
     weight = known_HW[..., None].astype(np.float32)
-    levels = [(values_HWC * weight, weight)]
+    levels: list[tuple[ndarray, ndarray]] = [(values_HWC * weight, weight)]
     while min(levels[-1][0].shape[:2]) > 2:
         value, weight_here = levels[-1]
         size = (max(1, value.shape[1] // 2), max(1, value.shape[0] // 2))

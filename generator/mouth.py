@@ -171,9 +171,8 @@ def build_mouth(
     upper_lip = sheet.rest_V3[start] - fit.actions_A.astype(np.float32) @ head.actions_AV3[:, ring[0]]
     corners = neutral[ring[[np.argmax(neutral[ring, 0]), np.argmin(neutral[ring, 0])]]]
     seen = sheet.rest_V3[start + np.array([np.argmax(neutral[ring, 0]), np.argmin(neutral[ring, 0])])]
-    scale = float(
-        np.clip(np.linalg.norm(seen[0] - seen[1]) / max(np.linalg.norm(corners[0] - corners[1]), 1e-6), 0.8, 1.2)
-    )
+    seen_width, model_width = float(np.linalg.norm(seen[0] - seen[1])), float(np.linalg.norm(corners[0] - corners[1]))
+    scale = float(np.clip(seen_width / max(model_width, 1e-6), 0.8, 1.2))
     middle = np.array([(upper_lip[0] + seen[:, 0].mean()) / 2, upper_lip[1], upper_lip[2]])
     jaw_follow = cKDTree(neutral[np.unique(head.lower_teeth_F3)])
     lower_vertices = np.unique(head.lower_teeth_F3)

@@ -95,6 +95,10 @@ class Eye:
     iris_xy: Float[ndarray, " 2"]
     iris_radius_px: float
 
+    def scaled(self, factor: float) -> Eye:
+        """The eye in a picture resized by `factor`."""
+        return Eye(self.upper_92 * factor, self.lower_92 * factor, self.iris_xy * factor, self.iris_radius_px * factor)
+
 
 @dataclass(frozen=True)
 class FaceLandmarks:
@@ -114,6 +118,11 @@ class FaceLandmarks:
     @property
     def points_L2(self) -> Float[ndarray, "468 2"]:
         return self.points_L3[:, :2]
+
+    def scaled(self, factor: float) -> FaceLandmarks:
+        """The landmarks in a picture resized by `factor`."""
+        left, right = self.eye_image_left.scaled(factor), self.eye_image_right.scaled(factor)
+        return FaceLandmarks(self.points_L3 * factor, self.presence, left, right)
 
 
 class _Model:
@@ -213,7 +222,8 @@ def detect_faces(image_HW3: UInt8[ndarray, "h w 3"]) -> list[FaceBox]:
         group = rows[same]
         mean = (group * group[:, 4:5]).sum(0) / group[:, 4].sum()
         eyes = mean[5:9].reshape(2, 2)
-        faces.append(FaceBox(*(float(v) for v in mean[:4]), float(group[0, 4]), eyes[np.argsort(eyes[:, 0])]))
+        x0, y0, x1, y1 = (float(v) for v in mean[:4])
+        faces.append(FaceBox(x0, y0, x1, y1, float(group[0, 4]), eyes[np.argsort(eyes[:, 0])]))
         rows = rows[~same]
     return sorted(faces, key=lambda face: -face.size_px)
 

@@ -42,6 +42,8 @@ MAX_PORTRAIT_PIXELS: Final = 40_000_000
 MAX_SIDE_PX: Final = 12_000
 MIN_FACE_PX: Final = 96
 MAX_TURN_DEG: Final = 45.0
+FRAME_PX: Final = 512
+MARGIN_PX: Final = 64
 READ_FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 # A second face counts when it is at least this large compared with the first: passers-by in the distance do not.
@@ -110,12 +112,36 @@ class Portrait:
     def points_in_crop(self, points: ndarray, side_px: int) -> ndarray:
         return (points - np.array([self.crop.x0, self.crop.y0])) * (side_px / self.crop.side)
 
+    def shrunk_to(self, longest_px: int) -> Portrait:
+        """The same portrait with a smaller photo; itself where it is small enough."""
+        height, width = self.photo_HW3.shape[:2]
+        factor = longest_px / max(height, width)
+        if factor >= 1:
+            return self
+        size = (max(2, round(width * factor)), max(2, round(height * factor)))
+        side = min(round(self.crop.side * factor), *size)
+        x0, y0 = (
+            min(round(v * factor), most - side) for v, most in zip((self.crop.x0, self.crop.y0), size, strict=True)
+        )
+        return Portrait(
+            sha256=self.sha256,
+            photo_HW3=cv2.resize(self.photo_HW3, size, interpolation=cv2.INTER_AREA),
+            crop=Crop(x0, y0, side),
+            landmarks=self.landmarks.scaled(factor),
+            fit=self.fit.scaled(factor),
+            head=self.head,
+        )
+
     def stage(self, frame_px: int, margin_px: int) -> Stage:
         """The crop at this size with a margin around it, taken apart; kept for the next caller."""
         key = (frame_px, margin_px)
         if key not in self._stages:
             self._stages[key] = _build_stage(self, frame_px, margin_px)
         return self._stages[key]
+
+    def square_stage(self) -> Stage:
+        """The stage of the 512×512 frame."""
+        return self.stage(FRAME_PX, MARGIN_PX)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +238,7 @@ def _head_cover(head: Head, fit: HeadFit, side_px: int) -> Float32[ndarray, "s s
     """1 where the fitted head certainly covers the picture: its silhouette, shrunk."""
     vertices = head.vertices(fit.identity_K, fit.actions_A)
     _, face, _ = identify(fit.project(vertices).astype(np.float32), head.skin_F3, side_px, side_px)
-    cover = (face >= 0).astype(np.uint8)
+    cover: ndarray = (face >= 0).astype(np.uint8)
     margin = max(3, round(side_px * 0.02)) | 1
     cover = cv2.erode(cover, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (margin, margin)))
     return cv2.GaussianBlur(cover.astype(np.float32), (0, 0), margin / 4) * cover

@@ -27,7 +27,7 @@ def _compiled(kernel: _Kernel) -> _Kernel:
 
 @_compiled
 def _paint(
-    points: ndarray, faces: ndarray, values: ndarray, depth: ndarray, out: ndarray, x_shift: float, y_shift: float
+    points: ndarray, faces: ndarray, values: ndarray, depth: ndarray, out: ndarray, x_shift: Any, y_shift: Any
 ) -> None:
     """Interpolate `values` (V, C) over the triangles into `out` (H, W, C) where they are nearer than `depth`."""
     height, width = depth.shape

@@ -9,6 +9,7 @@ At rest every pixel of the photo comes back as it was.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -19,18 +20,22 @@ from jaxtyping import Float32, UInt8
 from numpy import ndarray
 
 from generator.actions import ACTION_INDEX
+from generator.errors import GrantMismatchError
 from generator.eyes import EyeMotion, EyePatch, build_eye
 from generator.fit import rotation
 from generator.head import CONTACT_LOOP, NUM_LIP_COLUMNS
 from generator.mouth import MouthInterior, build_mouth
 from generator.perception import BROW_LEFT_EDGE, BROW_RIGHT_EDGE, LIPS_INNER_LOWER, LIPS_INNER_UPPER, Eye
-from generator.portrait import Portrait, Stage
+from generator.portrait import FRAME_PX, MARGIN_PX, Portrait, Stage
 from generator.raster import FAR, paint
 from generator.sheet import Sheet, build_sheet
+from policy.permit import Grant
+from watermark.mark import UnmarkedFrames
 
-FRAME_PX: Final = 512
-MARGIN_PX: Final = 64
+MAX_FULL_PX: Final = 1920
+MAX_FACE_PX: Final = 1024
 CHUNK_FRAMES: Final = 25
+CHUNK_BYTES: Final = 64 * 1024 * 1024
 Framing = Literal["square", "full"]
 
 _PARTED_M: Final = (0.0020, 0.0040)  # lips in the photo: closed below, open above
@@ -45,11 +50,14 @@ _CLOSED_BLINK: Final = 0.9  # a blink of this strength closes the eye
 
 
 class MotionTrackLike(Protocol):
-    """What the renderer reads of a motion track."""
+    """What the renderer reads of a motion track (see `generator.motion.MotionTrack`)."""
 
-    actions_T52: ndarray
-    head_pose_T6: ndarray
-    gaze_T2: ndarray
+    @property
+    def actions_T52(self) -> ndarray: ...
+    @property
+    def head_pose_T6(self) -> ndarray: ...
+    @property
+    def gaze_T2(self) -> ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +97,14 @@ def build_rig(portrait: Portrait, size_px: int = FRAME_PX, margin_px: int = MARG
 
     ring = np.concatenate([points[list(LIPS_INNER_UPPER)], points[list(LIPS_INNER_LOWER)][::-1]])
     parted = float(np.clip((sheet.rest_gap_m - _PARTED_M[0]) / (_PARTED_M[1] - _PARTED_M[0]), 0, 1))
-    opening = np.zeros(image.shape[:2], np.float32)
+    opening: ndarray = np.zeros(image.shape[:2], np.float32)
     if parted > 0:
         cv2.fillPoly(opening, [np.round(ring * 16).astype(np.int32)], 1.0, cv2.LINE_AA, 4)
         inset = max(1, round(0.004 * size_px))
         opening = cv2.erode(opening, np.ones((2 * inset + 1, 1), np.uint8))
         opening = cv2.GaussianBlur(opening, (0, 0), 0.8) * parted
-    light = np.minimum(np.mean([eye.white_rgb for eye in eyes], 0) * 1.12, 255)
-    light = _plausible_light(light, image, points)
+    whites = np.minimum(np.mean([eye.white_rgb for eye in eyes], 0) * 1.12, 255)
+    light = _plausible_light(whites, image, points)
     mouth = build_mouth(sheet, portrait.head, image, light, opening)
 
     shown = sheet.fit.actions_A.astype(np.float32)
@@ -135,6 +143,74 @@ def _plausible_light(white_rgb: ndarray, image_SS3: ndarray, points_L2: ndarray)
     hue = white_rgb / max(luma, 1e-3)
     hue = 1 + (hue - 1) * 0.6
     return np.clip(hue * wanted, 0, 255)
+
+
+class Renderer:
+    """Renders what a grant permits, once.
+
+    Args:
+        portrait: from `prepare`.
+        grant: redeemed for this portrait.
+    Raises: GrantMismatchError: not a grant, or for another portrait.
+    """
+
+    def __init__(self, portrait: Portrait, grant: Grant) -> None:
+        if type(grant) is not Grant:
+            raise GrantMismatchError("Frames are rendered for a grant only: redeem a permit first.")
+        if grant.permit.portrait_sha256 != portrait.sha256:
+            raise GrantMismatchError("The grant was given for another portrait; redeem a permit for this one.")
+        self._portrait = portrait
+        self._is_used = False
+
+    def frames(self, track: MotionTrackLike, framing: Framing = "square") -> Iterator[UnmarkedFrames]:
+        """The frames of a track in order, in chunks; memory does not grow with the length.
+
+        Args:
+            track: one row per frame.
+            framing: "square" for 512×512 around the face; "full" for the whole photo, at most 1,920 pixels along its
+                longer side and without a last odd row or column, in which only the surroundings of the face change.
+        Raises: GrantMismatchError: called a second time.
+        """
+        if self._is_used:
+            raise GrantMismatchError("This grant has been used; redeem another permit to render again.")
+        self._is_used = True
+        return self._square(track) if framing == "square" else self._full(track)
+
+    def _square(self, track: MotionTrackLike) -> Iterator[UnmarkedFrames]:
+        maker = _FrameMaker(build_rig(self._portrait))
+        rows = list(zip(track.actions_T52, track.head_pose_T6, track.gaze_T2, strict=True))
+        for start in range(0, len(rows), CHUNK_FRAMES):
+            chunk = rows[start : start + CHUNK_FRAMES]
+            yield UnmarkedFrames(np.stack([maker.frame(*row) for row in chunk]))
+
+    def _full(self, track: MotionTrackLike) -> Iterator[UnmarkedFrames]:
+        portrait = self._portrait.shrunk_to(MAX_FULL_PX)
+        photo, crop = portrait.photo_HW3, portrait.crop
+        maker = _FrameMaker(build_rig(portrait, min(crop.side, MAX_FACE_PX), 0))
+        height, width = (size - size % 2 for size in photo.shape[:2])
+        original = crop.cut(photo)
+        feather = _feather(crop.side)[..., None]
+        rows = list(zip(track.actions_T52, track.head_pose_T6, track.gaze_T2, strict=True))
+        num_chunk = int(np.clip(CHUNK_BYTES // photo.nbytes, 1, CHUNK_FRAMES))
+        for start in range(0, len(rows), num_chunk):
+            frames = []
+            for row in rows[start : start + num_chunk]:
+                face = maker.frame(*row)
+                if face.shape[0] != crop.side:
+                    face = cv2.resize(face, (crop.side, crop.side), interpolation=cv2.INTER_CUBIC)
+                frame = photo.copy()
+                mixed = original + (face.astype(np.float32) - original) * feather
+                frame[crop.y0 : crop.y0 + crop.side, crop.x0 : crop.x0 + crop.side] = np.round(mixed)
+                frames.append(frame[:height, :width])
+            yield UnmarkedFrames(np.stack(frames))
+
+
+def _feather(side_px: int) -> Float32[ndarray, "s s"]:
+    """0 on the edge of the crop, 1 a little inside."""
+    edge = np.minimum(np.arange(side_px), np.arange(side_px)[::-1]) / max(0.04 * side_px, 1.0)
+    ramp = np.clip(edge, 0, 1).astype(np.float32)
+    ramp = ramp * ramp * (3 - 2 * ramp)
+    return np.minimum(ramp[:, None], ramp[None, :])
 
 
 class _FrameMaker:

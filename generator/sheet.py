@@ -2,8 +2,8 @@
 
 A regular grid over the crop takes its depth and its facial-action fields from the fitted head and continues smoothly
 into hair, neck and background; around the mouth the head's own rings of vertices replace it, cut open along the line
-where the lips touch. Because it is a single surface there is no seam between face and surroundings; because every vertex
-is anchored at a photo pixel, a motion of zero gives the photo back exactly.
+where the lips touch. Because it is a single surface there is no seam between face and surroundings; because every
+vertex is anchored at a photo pixel, a motion of zero gives the photo back exactly.
 """
 
 # S side of the crop  V vertex of the sheet  A facial action (52)  C column of the lip line

@@ -15,6 +15,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -171,7 +172,7 @@ def _lip_loops(body: list[list[int]], x_V: ndarray) -> ndarray:
                 break
         else:
             raise ValueError(f"no closed ring of {NUM_LIP_COLUMNS} vertices starts at vertex {upper}")
-    for outer, inner in zip(loops, loops[1:], strict=False):
+    for outer, inner in pairwise(loops):
         assert all(b in neighbours[a] for a, b in zip(outer, inner, strict=True)), "rings are not neighbours"
     return np.array(loops)
 
