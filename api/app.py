@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import software_version
 from api.errors import install_error_handlers
 from api.metrics import Metrics
 from api.routes import audit, consents, detections, docs, health, oauth, operators, renders, subjects
@@ -97,11 +97,3 @@ _SECURITY_HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
 )
-
-
-def software_version() -> str:
-    """Version of the installed distribution."""
-    try:
-        return version("placet")
-    except PackageNotFoundError:
-        return "0"

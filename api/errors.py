@@ -312,6 +312,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "persona": 404,
     "weights": 500,
     "grant": 403,
+    "evidence": 403,
     "detector": 500,
     "detector.picture": 422,
     "detector.picture_empty": 422,

@@ -84,7 +84,8 @@ def evaluate_render(
     actor = Actor(operator.client_id, org, frozenset({SCOPE_OPERATOR_ADMIN}), frozenset({"operator"}))
     png, seen = service.intake.portrait(portrait)
     wav, speech_s = service.intake.speech(speech)
-    service.intake.controls(controls or {})
+    if controls:
+        service.intake.controls(controls)
     job = service.renders.decide(
         actor,
         Submission(

@@ -1,4 +1,4 @@
-"""`python -m api.cli`: the command line without its entry point being on the path."""
+"""`python -m api.cli`: the command `placet` where the script is not on the path."""
 
 from api.cli import main
 

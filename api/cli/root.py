@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import json
-import os
 import socket
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import uvicorn
 
-from api.app import create_app, software_version
+from api import software_version
 from api.cli import audit, lab, people
-from api.cli.output import Json, emit, progress_bar, reporting, stop_negative
-from api.cli.places import Home, settings_for, write_service_file
+from api.cli.output import UNUSABLE, Json, emit, progress_bar, reporting, stop_negative
+from api.cli.places import Home, settings_for
 from api.settings import Settings
-from api.setup import create_instance
 
 app = typer.Typer(
     name="placet",
@@ -57,6 +53,8 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Make an instance: keys, private CA, log, database, and the local operator's client."""
+    from api.setup import create_instance
+
     with reporting(as_json):
         made = create_instance(settings_for(home), name)
         emit(
@@ -83,18 +81,15 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Run the service until it is interrupted. When it is ready it says where."""
+    from api.cli.server import run_server
+
     with reporting(as_json):
         settings = settings_for(home)
         listener = _listen(host or settings.host, settings.port if port is None else port)
         bound = {"host": host or settings.host, "port": int(listener.getsockname()[1])}
         settings = Settings(**{**settings.model_dump(), **bound})
-        config = uvicorn.Config(
-            create_app(settings), log_level="warning", server_header=False, timeout_graceful_shutdown=5
-        )
-        server = _Server(config, settings, as_json)
-        server.run(sockets=[listener])
-        if not server.started:
-            sys.exit(2)
+        if not run_server(settings, listener, as_json):
+            raise typer.Exit(UNUSABLE)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -144,20 +139,3 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
     return listener
-
-
-class _Server(uvicorn.Server):
-    """Says where it listens once it is ready, and leaves that in the home for the other commands."""
-
-    def __init__(self, config: uvicorn.Config, settings: Settings, as_json: bool) -> None:
-        super().__init__(config)
-        self._settings = settings
-        self._as_json = as_json
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
-            ready = {"url": self._settings.base_url, "pid": os.getpid()}
-            write_service_file(self._settings, ready)
-            text = json.dumps(ready) if self._as_json else f"Placet is at {ready['url']} (documentation at /docs)"
-            print(text, flush=True)

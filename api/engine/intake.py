@@ -47,9 +47,9 @@ class IntakeCrashedError(IntakeError):
 class Intake:
     """Hands uploads to the intake process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, process: EngineProcess | None = None) -> None:
         self._settings = settings
-        self.process = EngineProcess("api.engine.intake", self._hello)
+        self.process = process or EngineProcess("api.engine.intake", lambda: Message({}))
 
     def portrait(self, data: bytes) -> tuple[bytes, dict[str, Any]]:
         """Normalised PNG and what was seen in it. Raises RemoteError with a `portrait.*` or `intake.*` code."""
@@ -67,18 +67,12 @@ class Intake:
 
     def _call(self, kind: str, data: bytes) -> Message:
         wall_s = self._settings.intake_wall_s + 10.0  # the intake process itself watches the limit
-        return self.process.call({"kind": kind}, {"data": data}, wall_s=wall_s)
-
-    def _hello(self) -> Message:
-        chosen = self._settings
-        return Message(
-            {
-                "memory_bytes": chosen.intake_memory_bytes,
-                "cpu_s": chosen.intake_cpu_s,
-                "wall_s": chosen.intake_wall_s,
-                "max_speech_s": chosen.max_speech_s,
-            }
-        )
+        limits = {
+            "memory_bytes": self._settings.intake_memory_bytes,
+            "cpu_s": self._settings.intake_cpu_s,
+            "wall_s": self._settings.intake_wall_s,
+        }
+        return self.process.call({"kind": kind, "limits": limits}, {"data": data}, wall_s=wall_s)
 
 
 # -- intake process
@@ -87,7 +81,7 @@ class Intake:
 def main() -> None:
     """Loop of the intake process: read a job, fork, watch, answer."""
     connection = connect(sys.argv)
-    limits = receive(connection).header
+    receive(connection)  # the greeting
     _import_decoders()
     send(connection, {"type": "ready"})
     while True:
@@ -95,12 +89,13 @@ def main() -> None:
             job = receive(connection)
         except ConnectionLostError:
             return
-        answer = _in_child(job, limits, connection)
+        if job.header["kind"] == CONTROLS:
+            import generator.motion  # noqa: F401  heavy, so only once it is needed, and before the fork
+        answer = _in_child(job, job.header["limits"], connection)
         send(connection, answer.header, answer.attachments)
 
 
 def _import_decoders() -> None:
-    import generator.motion
     import generator.portrait
     import generator.speech  # noqa: F401
 
@@ -116,7 +111,7 @@ def _in_child(job: Message, limits: dict[str, Any], gateway: socket.socket) -> M
             gateway.close()
             _limit(limits)
             try:
-                header, data = _decode(str(job.header["kind"]), job.attachments["data"], limits)
+                header, data = _decode(str(job.header["kind"]), job.attachments["data"])
                 send(theirs, {"type": "result", "summary": header}, {"data": data})
             except MemoryError:
                 send(theirs, describe(_crashed("needs more memory than it may take")))
@@ -181,7 +176,7 @@ def _address_space_bytes() -> int:
         return 0
 
 
-def _decode(kind: str, data: bytes, limits: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+def _decode(kind: str, data: bytes) -> tuple[dict[str, Any], bytes]:
     match kind:
         case "portrait":
             return _decode_portrait(data)

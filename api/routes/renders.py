@@ -88,7 +88,8 @@ def _submit(service: ServiceDep, actor: Actor, form: Form) -> RenderOut:
         if len(portrait_sha256) != 64 or not set(portrait_sha256) <= set("0123456789abcdef"):
             raise InvalidFieldError("portrait_sha256 must be 64 lower-case hex digits.")
     speech, speech_s = service.intake.speech(form.file("speech"))
-    service.intake.controls(controls)
+    if controls:
+        service.intake.controls(controls)
     submission = Submission(
         subject_id=subject_id,
         portrait=portrait,

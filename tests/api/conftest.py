@@ -140,7 +140,9 @@ def make_wav(duration_s: float, rate_hz: int = 16_000, num_channels: int = 1, am
 def subject(server: Running, portrait: bytes) -> Iterator[tuple[PlacetClient, Enrolled]]:
     """The persona, enrolled: its client and what came back."""
     with PlacetClient(server.url) as client:
-        enrolled = client.enrol(portrait, subject_class="persona", rights_basis="made for this project, resembles nobody")
+        enrolled = client.enrol(
+            portrait, subject_class="persona", rights_basis="made for this project, resembles nobody"
+        )
         yield client, enrolled
 
 

@@ -55,7 +55,8 @@ def test_inclusion_and_consistency_proofs_verify(server: Running, auditor: Place
     answer = auditor._json(
         "GET", "/v1/audit/proofs/consistency", "audit:read", params={"first": old.size, "second": new.size}
     )
-    verify_consistency(old.size, new.size, [bytes.fromhex(node) for node in answer["proof"]], old.root, new.root)
+    path = [bytes.fromhex(node) for node in answer["proof"]]
+    verify_consistency(old.size, old.root, new.size, new.root, path)
     answer = auditor._json("GET", "/v1/audit/proofs/inclusion", "audit:read", params={"index": 0, "size": new.size})
     leaf = leaf_hash(canonical_json(auditor.entry(0)["entry"]))
     verify_inclusion(leaf, 0, new.size, [bytes.fromhex(node) for node in answer["proof"]], new.root)

@@ -149,9 +149,7 @@ BAD_SPEECH: dict[str, tuple[Callable[[], bytes], int, str]] = {
 
 
 @pytest.mark.parametrize("name", BAD_SPEECH)
-def test_bad_speech_is_refused(
-    name: str, server: Running, portrait: bytes, headers: dict[str, str]
-) -> None:
+def test_bad_speech_is_refused(name: str, server: Running, portrait: bytes, headers: dict[str, str]) -> None:
     make, status, code = BAD_SPEECH[name]
     response = httpx.post(
         f"{server.url}/v1/renders",
@@ -190,7 +188,11 @@ BAD_FORMS: dict[str, tuple[dict[str, Any], int, str]] = {
         "request.field_invalid",
     ),
     "no subject": ({"data": {"purpose": "p"}, "files": {"speech": b"x"}}, 400, "request.field_missing"),
-    "no portrait": ({"data": {"subject_id": "x", "purpose": "p"}, "files": {"speech": b"x"}}, 400, "request.field_missing"),
+    "no portrait": (
+        {"data": {"subject_id": "x", "purpose": "p"}, "files": {"speech": b"x"}},
+        400,
+        "request.field_missing",
+    ),
     "speech as text": (
         {"data": {"subject_id": "x", "speech": "hello"}, "files": {"portrait": b"x"}},
         400,
