@@ -297,7 +297,7 @@ def verify_consent(token: str, subject_public_jwk: Mapping[str, Any], now: float
     Raises: StatementError (malformed, type, key, signature, time).
     """
     statement, sha256 = _verify(ConsentStatement, token, subject_public_jwk)
-    # a consent may begin in the future, but one that is over is of no use to anybody
+    # (7) not over yet; it may begin in the future
     if statement.expires_at <= now:
         raise StatementTimeError("This consent has already expired; choose a later expires_at and sign again.")
     return Consent(statement, sha256, token)
@@ -311,6 +311,7 @@ def verify_revocation(token: str, subject_public_jwk: Mapping[str, Any], now: fl
     Raises: StatementError (malformed, type, key, signature, time).
     """
     statement, sha256 = _verify(RevocationStatement, token, subject_public_jwk)
+    # (7) not from the future
     if statement.revoked_at > now + MAX_CLOCK_SKEW_S:
         raise StatementTimeError("This revocation is dated in the future; set the clock right and sign again.")
     return Revocation(statement, sha256, token)
@@ -324,6 +325,7 @@ def verify_enrolment(token: str, subject_public_jwk: Mapping[str, Any], now: flo
     Raises: StatementError (malformed, type, key, signature, nonce, time), MinorRefusedError, AttestationError.
     """
     statement, sha256 = _verify(EnrolmentStatement, token, subject_public_jwk)
+    # (7) it answers our challenge, with the key that it names, now
     if not secrets.compare_digest(statement.nonce.encode(), nonce.encode()):
         raise StatementNonceError("This enrolment answers another challenge; ask for a new one and sign again.")
     if statement.key_thumbprint != key_thumbprint(subject_public_jwk):

@@ -165,11 +165,10 @@ class PolicyEngine:
             facts_sha256 = sha256_hex(canonical_json({"request": request.to_json(), "facts": facts.to_json()}))
         except CanonicalError:  # what cannot be written down cannot be logged or repeated either
             return Decision(False, (UNDECIDED,), self.policy_sha256, "")
-        # (1) evaluate, always against the schema: without it a missing attribute would skip a forbid
+        # (1) evaluate, entities and request against the schema: without it a missing attribute would skip a forbid
         try:
-            result = cedarpy.is_authorized(
-                _cedar_request(request, facts), self._policies, _cedar_entities(request, facts), self._schema
-            )
+            entities = cedarpy.Entities.from_json_str(json.dumps(_cedar_entities(request, facts)), self._schema)
+            result = cedarpy.is_authorized(_cedar_request(request, facts), self._policies, entities, self._schema)
             fired, errors, allowed = set(result.diagnostics.reasons), result.diagnostics.errors, result.allowed
         except (ValueError, TypeError, OverflowError):
             fired, errors, allowed = set(), ["not evaluated"], False

@@ -96,11 +96,12 @@ def fsck(
     """
     files = _DirectoryFiles(directory)
     try:
-        report = _Check(files, public_key, earlier_checkpoint).run({LOCK_FILE: b""})
+        fixed_files = {LOCK_FILE: b""} if files.read(LOCK_FILE) is not None else {}
+        report = _Check(files, public_key, earlier_checkpoint).run(fixed_files)
         if report.is_clean:
             return report
         with files.at_rest():  # what looks wrong may be an append that is going on
-            return _Check(files, public_key, earlier_checkpoint).run({LOCK_FILE: b""})
+            return _Check(files, public_key, earlier_checkpoint).run(fixed_files)
     except OSError as exc:
         raise LogUnavailableError(f"The log cannot be read ({exc.strerror or type(exc).__name__}).") from exc
 

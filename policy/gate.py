@@ -84,9 +84,7 @@ class Gate:
 
         Args:
             mark_id: 16 hex digits, the id that the watermark will carry.
-        Raises:
-            PermitRefusedError: refused, too old, used already, of other inputs, or not proven to be in the log.
-            LogError: the log cannot be read.
+        Raises: PermitRefusedError: refused, too old, used already, of other inputs, or not proven by the log.
         """
         request, decision, now = ruling.request, ruling.decision, self._now()
         # (1) allowed at all

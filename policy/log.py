@@ -12,7 +12,7 @@ import fcntl
 import os
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +31,7 @@ from policy.errors import (
 )
 from policy.evidence import LogEvidence, verify_evidence
 from policy.files import fsync_directory, write_atomically
+from policy.group import GroupCommit
 from policy.merkle import EMPTY_ROOT, HASH_NUM_BYTES, consistency_path, inclusion_path, leaf_hash, tree_root
 from policy.note import Checkpoint, check_key_name, sign_checkpoint, verifier_key, verify_checkpoint
 from policy.store import TileStore
@@ -103,7 +104,7 @@ class Log:
         self._now = now
         self._store = TileStore(directory)
         self._mutex = threading.RLock()
-        self._queue: deque[_Append] = deque()
+        self._group: GroupCommit[_Append] = GroupCommit(self._commit, MAX_BATCH)
         self._tree: _Tree | None = None
         self._full_tiles: OrderedDict[tuple[int, int], Pyramid] = OrderedDict()
         self._recovery: dict[str, Any] | None = None
@@ -182,11 +183,7 @@ class Log:
         for kind, body in entries:
             check_entry(kind, body)
         mine = [_Append(kind, body) for kind, body in entries]
-        self._queue.extend(mine)
-        # Whoever gets the lock first commits for everybody who is waiting.
-        with self._mutex:
-            while not all(each.is_done for each in mine):
-                self._commit([self._queue.popleft() for _ in range(min(len(self._queue), MAX_BATCH))])
+        self._group.run(mine)
         for each in mine:
             if each.error is not None:
                 raise each.error
@@ -195,7 +192,7 @@ class Log:
     def _commit(self, batch: list[_Append]) -> None:
         """Write a batch and give every caller evidence or an error; never raises for the callers' sake."""
         try:
-            with self._exclusive():
+            with self._mutex, self._exclusive():
                 self._write(batch)
         except LogError as exc:
             self._forget()
@@ -528,7 +525,7 @@ class Log:
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         """The lock between processes. A new descriptor each time, so that a forked child never inherits it."""
-        descriptor = os.open(self.directory / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(self.directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

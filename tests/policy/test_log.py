@@ -154,7 +154,7 @@ def test_threads_share_commits(log: Log, keys: KeyRing) -> None:
     for thread in threads:
         thread.join()
     assert sorted(each.index for each in results) == list(range(300)) and log.size == 300
-    assert len({each.tree_size for each in results}) < 300, "no two appends were committed together"
+    assert len({each.tree_size for each in results}) < 200, "appends were not committed together"
     for each in results:
         verify_evidence(each, keys.log_public)
     per_worker = [entry["body"]["n"] for entry in log.entries(0, 1000) if entry["body"]["worker"] == 3]
