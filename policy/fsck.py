@@ -137,11 +137,11 @@ class _DirectoryFiles:
         self._directory = directory
 
     def paths(self) -> list[str]:
-        return [
-            path.relative_to(self._directory).as_posix()
-            for path in sorted(self._directory.rglob("*"))
-            if path.is_symlink() or not path.is_dir()
-        ]
+        found: list[str] = []
+        for folder, folders, files in os.walk(self._directory):
+            odd = [name for name in folders if Path(folder, name).is_symlink()]
+            found += [os.path.relpath(f"{folder}/{name}", self._directory) for name in files + odd]
+        return found
 
     def read(self, path: str) -> bytes | None:
         try:

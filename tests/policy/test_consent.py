@@ -67,6 +67,7 @@ def test_a_consent_is_accepted(kind: Any) -> None:
     assert "ey" not in repr(consent), "the signed form is not printed"
 
 
+@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
 def test_eddsa_is_the_older_name_of_ed25519() -> None:
     key = new_subject_key("Ed25519")
     header = {"alg": "EdDSA", "typ": ConsentStatement.TYP}

@@ -139,6 +139,12 @@ def test_files_that_do_not_belong(small: Path, keys: KeyRing, added: str) -> Non
     assert (problem.code, problem.where) == ("unexpected", added)
 
 
+def test_links_do_not_belong(small: Path, keys: KeyRing, tmp_path: Path) -> None:
+    (small / "tile/1").symlink_to(tmp_path)
+    (problem,) = fsck(small, keys.log_public).problems
+    assert (problem.code, problem.where) == ("unexpected", "tile/1")
+
+
 def test_something_in_the_lock_file(small: Path, keys: KeyRing) -> None:
     (small / ".lock").write_bytes(b"x")
     assert [problem.where for problem in fsck(small, keys.log_public).problems] == [".lock"]
