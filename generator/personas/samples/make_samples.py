@@ -44,8 +44,10 @@ class Line:
 
 
 LINES = (
-    Line("persona", "af_heart", "en-us", "Nothing here moves without permission. I gave mine, and you can prove it."),
-    Line("publish", "am_michael", "en-us", "Before we publish, Bob must prove that every photo is properly approved."),
+    Line(
+        "persona", "am_puck", "en-us", "Nothing here moves without permission. I gave mine, and you can prove it.", 0.92
+    ),
+    Line("publish", "bm_george", "en-gb", "Before we publish, Bob must prove that every photo is properly approved."),
     Line(
         "friday",
         "bf_isabella",
