@@ -179,7 +179,7 @@ def _play(story: Story, out: Path, files: dict[str, Path], console: Console) -> 
             return "signed", consent["log_index"]
 
         story.play("the subject signs a consent: this researcher, research, 7 days, 3 uses", "signed", sign)
-        story.play("another organisation asks", "403 consent.grantee", lambda: ask(other))
+        story.play("another organisation asks", "403 consent.grantee_org, consent.grantee_client", lambda: ask(other))
 
         render: dict[str, Any] = {}
 

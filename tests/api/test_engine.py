@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import struct
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -133,7 +133,7 @@ def test_decoding_may_take_so_much_memory_and_time_and_no_more(server: Running) 
         busy.speech(wav)
     # the process that forks is as it was, and no decoder is left behind
     assert Intake(Settings(), process).speech(make_wav(1.0))[1] == pytest.approx(1.0, abs=0.05)
-    assert [pid for pid in os.listdir("/proc") if pid.isdigit() and _parent(pid) == process.pid] == []
+    assert [path for path in Path("/proc").glob("[0-9]*") if _parent(path) == process.pid] == []
 
 
 def test_a_killed_intake_process_is_started_again(server: Running) -> None:
@@ -147,9 +147,8 @@ def test_a_killed_intake_process_is_started_again(server: Running) -> None:
     assert process.num_starts == num_starts + 1
 
 
-def _parent(pid: str) -> int:
+def _parent(process: Path) -> int:
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return int(file.read().rsplit(")", 1)[1].split()[1])
+        return int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
     except OSError:
         return 0
