@@ -28,8 +28,9 @@ _LASHES: Final = 0.075
 _LOWER_REACH: Final = 0.30
 _SQUINT_LIFT: Final = 0.38
 _WIDE_LIFT: Final = 0.22
-_LID_FOLLOWS_GAZE: Final = 0.45
+_LID_FOLLOWS_GAZE: Final = 0.75
 _OVERLAP: Final = 0.05
+_MAKE_UP: Final = 0.35
 _STILL: Final = 1e-3
 
 
@@ -65,7 +66,7 @@ class EyePatch:
         x0, y0: the window's place in the crop.
         photo_hw3: its pixels.
         eyeball_hw3: the same with lids removed: white and iris completed.
-        lid_hw3, lid_strength: smooth colour of unrolled lid skin, and how much of it to use.
+        lid_hw3: skin for the lid that unrolls.
         fold_px: height of the lid's fold above the lash line.
         white_rgb: the white of the eye.
     """
@@ -75,7 +76,6 @@ class EyePatch:
     photo_hw3: Float32[ndarray, "h w 3"]
     eyeball_hw3: Float32[ndarray, "h w 3"]
     lid_hw3: Float32[ndarray, "h w 3"]
-    lid_strength: float
     fold_px: float
     opening_hw: Float32[ndarray, "h w"]
     white_rgb: Float32[ndarray, " 3"]
@@ -136,10 +136,10 @@ class EyePatch:
         upper_y = np.where(y > edge, y - (new_upper - upper), top + stretch * (fold - lashes))
         lid = self._fetched(np.where(y < top, y, upper_y) - y)
         # what unrolls from the fold is lid skin, not the shadow of the fold
-        fresh = np.clip((new_upper - upper) / (0.6 * fold), 0, 1) * np.clip((y - top) / (0.8 * fold), 0, 1)
-        fresh *= np.clip((edge - y) / (0.8 * lashes) + 1.0, 0, 1) * bow
-        bulge = 0.84 + 0.18 * np.sin(np.pi * stretch**1.3)
-        lid += (self.lid_hw3 * bulge[..., None] - lid) * (self.lid_strength * fresh)[..., None]
+        fresh = np.clip((new_upper - upper) / (0.9 * fold), 0, 1) * np.clip((y - top) / (0.7 * fold), 0, 1)
+        fresh *= np.clip((edge - y) / max(1.2 * lashes, 1.5) + 0.9, 0, 1) * np.clip(bow * 3.5, 0, 1)
+        bulge = 0.87 + 0.13 * np.sin(np.pi * np.clip(stretch, 0, 1) ** 1.2)
+        lid += (self.lid_hw3 * bulge[..., None] - lid) * (0.92 * fresh)[..., None]
 
         # (4) lower lid, lifted by a squint
         reach = _LOWER_REACH * width
@@ -199,7 +199,7 @@ def build_eye(crop_SS3: UInt8[ndarray, "s s 3"], eye: Eye, brow_xy: ndarray) -> 
     eyeball, white = _completed_eyeball(photo, local, upper, lower, iris, eye.iris_radius_px)
     brow_y = float(((brow_xy - centre) @ axes)[1])
     fold = float(np.clip(0.6 * (float(upper.min()) - brow_y), 0.07 * width, _LID_FOLD * width))
-    lid, strength = _lid_colour(photo, x, y, upper, lower, width, fold)
+    lid = _lid_colour(photo, x, y, upper, lower, width, fold)
     f32 = np.float32
     return EyePatch(
         x0=x0,
@@ -207,7 +207,6 @@ def build_eye(crop_SS3: UInt8[ndarray, "s s 3"], eye: Eye, brow_xy: ndarray) -> 
         photo_hw3=photo,
         eyeball_hw3=eyeball.astype(f32),
         lid_hw3=lid.astype(f32),
-        lid_strength=strength,
         fold_px=fold,
         opening_hw=opening.astype(f32),
         white_rgb=white.astype(f32),
@@ -270,22 +269,27 @@ def _completed_eyeball(
 
 def _lid_colour(
     photo: ndarray, x: ndarray, y: ndarray, upper: ndarray, lower: ndarray, width: float, fold: float
-) -> tuple[ndarray, float]:
-    """Smooth skin for the unrolled lid, and how much of it to use.
+) -> ndarray:
+    """Skin for the lid that unrolls: what surrounds the eye, smoothly continued across it, with the grain of the cheek.
 
-    Its colour lies between what is seen above the lashes and what is seen below the eye: a closed lid bulges into the
-    light that an open one's fold does not get. The darker the fold against the skin below, the more it is needed.
+    A closed lid bulges into the light that an open one's fold does not get, so the fold's own shadow is a poor guide;
+    a part of its colour is kept, for make-up.
     """
     luma = photo.mean(-1)
-    near = np.abs(x) < 0.6 * width
-    above = near & (y < upper - 0.05 * width) & (y > upper - 1.1 * fold)
-    below = near & (y > lower + 0.13 * width) & (y < lower + 0.34 * width)
-    if above.sum() < 8 or below.sum() < 8:
-        return photo.copy(), 0.3
-    light = above & (luma >= np.quantile(luma[above], 0.3))
-    lid = cv2.GaussianBlur(fill_smoothly(photo, light.astype(np.float32)), (0, 0), 0.12 * width)
-    skin = cv2.GaussianBlur(fill_smoothly(photo, below.astype(np.float32)), (0, 0), 0.2 * width)
-    darkness = float(np.clip(1 - luma[light].mean() / max(luma[below].mean(), 1.0), 0, 1))
-    shade = 0.94 - 0.10 * (x / (0.5 * width)) ** 2
-    mixed = lid + (skin * shade[..., None] - lid) * min(0.25 + 0.75 * darkness, 0.8)
-    return mixed, min(0.45 + 0.8 * darkness, 0.9)
+    half = 0.5 * width
+    around = (y < upper - 1.15 * fold) | (y > lower + 0.16 * width) | (np.abs(x) > 1.25 * half)
+    around &= (y > upper - 2.4 * fold) & (y < lower + 0.55 * width)
+    if around.sum() < 12:
+        return photo.copy()
+    low, high = np.quantile(luma[around], [0.45, 0.97])  # neither brows and lashes nor glints
+    skin = fill_smoothly(photo, (around & (luma >= low) & (luma <= high)).astype(np.float32))
+    skin = cv2.GaussianBlur(skin, (0, 0), 0.14 * width)
+    strip = (y < upper - 0.04 * width) & (y > upper - fold) & (np.abs(x) < 1.1 * half)
+    if strip.sum() >= 8:
+        light = strip & (luma >= np.quantile(luma[strip], 0.4))
+        made_up = cv2.GaussianBlur(fill_smoothly(photo, light.astype(np.float32)), (0, 0), 0.12 * width)
+        skin = skin + (made_up - skin) * _MAKE_UP
+    grain = np.clip(photo - cv2.GaussianBlur(photo, (0, 0), 0.04 * width), -9, 9)
+    columns, rows = _pixel_grid(photo.shape)
+    grain = cv2.remap(grain, columns, rows + np.float32(0.5 * width), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    return skin * (0.97 - 0.08 * (x / half) ** 2)[..., None].clip(0.8, 1.0) + grain

@@ -123,7 +123,7 @@ class MouthInterior:
 
         lower = self.lower_V3 + (act @ self.lower_fields_AV3.reshape(52, -1)).reshape(-1, 3)
         for points, texture, extra, gain in (
-            (sheet.rigid(lower, rotation_33, offset_m), _teeth_texture("lower"), None, 0.80),
+            (sheet.rigid(lower, rotation_33, offset_m), _teeth_texture("lower"), None, 0.76),
             (
                 sheet.rigid(self.upper_V3, rotation_33, offset_m),
                 _teeth_texture("upper"),
@@ -269,7 +269,7 @@ def _teeth_texture(row: str) -> Float32[ndarray, "h w 4"]:
     out[..., 3] = gum
     # the dark between the teeth
     dark = np.clip((v - 1.2) / 1.0, 0, 1) * (1 - gum)
-    out[..., :3] = out[..., :3] * gum[..., None] + (1 - gum[..., None]) * np.array([0.30, 0.17, 0.14])
+    out[..., :3] = out[..., :3] * gum[..., None] + (1 - gum[..., None]) * np.array([0.42, 0.29, 0.25])
     out[..., 3] = np.maximum(out[..., 3], dark * 0.9)
     edges = {"upper": (0.0, 0.55, 0.15, 0.5, 0.7, 1.0), "lower": (0.0, 0.05, 0.1, 0.5, 0.7, 0.9)}[row]
     for side in (-1, 1):
@@ -277,7 +277,7 @@ def _teeth_texture(row: str) -> Float32[ndarray, "h w 4"]:
         for index, (w, h) in enumerate(zip(widths, heights, strict=True)):
             centre, low, high = side * (start + w / 2), edges[index], edges[index] + h
             start += w
-            t = (s - centre) / (w / 2 * 0.985)
+            t = (s - centre) / (w / 2 * 0.995)
             round_low = low + (0.10 + 0.06 * index) * np.abs(t) ** 3 * w * (0.5 if index < 2 else 0.8)
             if index == 2:
                 round_low = low + 0.9 * np.abs(t) ** 1.5

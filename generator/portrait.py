@@ -48,7 +48,7 @@ READ_FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 # A second face counts when it is at least this large compared with the first: passers-by in the distance do not.
 _SECOND_FACE: Final = 0.35
-_CROP_FACE_HEIGHTS: Final = 2.05
+_CROP_FACE_HEIGHTS: Final = 1.9
 _CROP_CENTRE_UP: Final = 0.06
 _LANDMARK_VIEWS: Final = 6
 

@@ -23,11 +23,12 @@ from generator.actions import ACTION_INDEX, FACIAL_ACTIONS
 from generator.fit import HeadFit, residual_field
 from generator.head import CONTACT_LOOP, NUM_LIP_COLUMNS, Head
 from generator.matte import fill_smoothly
-from generator.perception import CHIN
+from generator.perception import CHIN, FACE_OVAL
 from generator.portrait import Stage
 from generator.raster import identify
 
 _CELLS: Final = 104
+_YIELD_CELLS: Final = 4.5
 _NUM_MOUTH_LOOPS: Final = 11
 _NECK_CENTRE_BELOW_CHIN_M: Final = 0.058
 _NECK_SOFTNESS_M: Final = 0.013
@@ -162,6 +163,8 @@ def build_sheet(head: Head, stage: Stage, eye_openings_SS: Float32[ndarray, "s s
     fields = np.stack([np.einsum("nw,nwc->nc", bary, field[triangle]) for field in head.actions_AV3])
     fields[[ACTION_INDEX[n] for n in _STILL_ACTIONS]] = 0.0
     fields = _filled(fields.reshape(52, *shape, 3), grid_hit)
+    oval = head.at_landmarks(projected)[list(FACE_OVAL), :2] * ((_CELLS + 1) / size_px)
+    fields = _yielding_outside(fields, oval)
     outside_px = cv2.distanceTransform((~hit).astype(np.uint8), cv2.DIST_L2, 5)[row, column]
     fade = np.exp(-((outside_px / (0.035 * size_px)) ** 2))
     eyes = eye_openings_SS[row, column]
@@ -270,6 +273,20 @@ def _grid_depth(depth_SS: ndarray, hit_SS: Bool[ndarray, "s s"], shape: tuple[in
     smooth = cv2.GaussianBlur(filled, (0, 0), 7)
     inside = cv2.GaussianBlur(cv2.erode((small_known > 0.5).astype(np.float32), np.ones((5, 5))), (0, 0), 2.5)
     return cv2.GaussianBlur(filled, (0, 0), 1.0) * inside + smooth * (1 - inside)
+
+
+def _yielding_outside(fields_AHW3: ndarray, oval_N2: ndarray) -> ndarray:
+    """Let the skin around the face give way over a distance: a chin that drops compresses the neck, it does not cut it."""
+    inside = np.zeros(fields_AHW3.shape[1:3], np.float32)
+    cv2.fillPoly(inside, [np.round(oval_N2).astype(np.int32)], 1.0)
+    inside = cv2.GaussianBlur(inside, (0, 0), 1.0)[..., None]
+    out = np.empty_like(fields_AHW3)
+    for index, field in enumerate(fields_AHW3):
+        if not np.abs(field).max() > 0:
+            out[index] = field
+            continue
+        out[index] = field * inside + cv2.GaussianBlur(field, (0, 0), _YIELD_CELLS) * (1 - inside)
+    return out
 
 
 def _filled(fields_AHW3: ndarray, known_HW: ndarray) -> ndarray:
