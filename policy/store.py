@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from policy.errors import LogCorruptError
-from policy.files import fsync_directory, write_all
+from policy.files import fsync_data, fsync_directory, write_all
 from policy.merkle import HASH_NUM_BYTES
 from policy.tiles import ENTRIES, TILE_WIDTH, TileName, split_bundle
 
@@ -66,7 +66,7 @@ class TileStore:
         try:
             write_all(descriptor, data)
             if durable or new_width == TILE_WIDTH:
-                os.fdatasync(descriptor)
+                fsync_data(descriptor)
         finally:
             os.close(descriptor)
         if is_new:
