@@ -28,8 +28,8 @@ from watermark.payload import NUM_SYMBOLS, MarkId, encode
 
 WAVE_HZ = 2.5
 """Frequency of the sway, in cycles per second."""
-MIN_CYCLES, MAX_CYCLES = 2.0, 12.8
-"""Spatial frequencies of the fields, in cycles per torus side (0.004 to 0.025 cycles per pixel at 512)."""
+MIN_CYCLES, MAX_CYCLES = 2.0, 10.0
+"""Spatial frequencies of the fields, in cycles per torus side (0.004 to 0.020 cycles per pixel at 512)."""
 PILOT_ENERGY = 0.35
 """Share of the pilot in the energy of the whole pattern."""
 

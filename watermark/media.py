@@ -172,7 +172,7 @@ def fitted_size(width: int, height: int, max_side_px: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def colour_track(clip: Clip, max_side_px: int = 192) -> ColourTrack:
+def colour_track(clip: Clip, max_side_px: int = 128) -> ColourTrack:
     """The small colour planes of a decoded clip."""
     height, width = clip.frames_THWC.shape[1:3]
     size = fitted_size(width, height, max_side_px)
@@ -531,7 +531,7 @@ def decode_colour_track(
     source: bytes | Path,
     limits: MediaLimits = CLIP_LIMITS,
     *,
-    max_side_px: int = 192,
+    max_side_px: int = 128,
     stop_after_s: float = math.inf,
 ) -> ColourTrack:
     """Decode no more of a video file than the reader of the invisible mark needs: small colour planes, 16 bits deep.
