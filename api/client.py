@@ -98,6 +98,11 @@ class ProblemError(ClientError):
         self.log_index: int | None = problem.get("log_index")
 
     @property
+    def extras(self) -> dict[str, Any]:
+        """What the problem says beyond code and sentence: reasons, log index."""
+        return {name: self.problem[name] for name in ("reasons", "log_index", "status") if name in self.problem}
+
+    @property
     def is_refusal(self) -> bool:
         """Whether the gate, or the token check, said no (as opposed to a fault in the request)."""
         return self.status in (401, 403)

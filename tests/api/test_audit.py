@@ -114,7 +114,8 @@ def run(*arguments: str) -> tuple[int, dict[str, object]]:
 
 def test_the_commands_show_verify_and_export(home: Path, tmp_path: Path) -> None:
     status, result = run("audit", "tail", "-n", "3", "--home", str(home))
-    assert status == 0 and [entry["body"]["number"] for entry in result["entries"]] == [17, 18, 19]  # type: ignore[attr-defined]
+    assert status == 0
+    assert [entry["body"]["number"] for entry in result["entries"]] == [17, 18, 19]  # type: ignore[attr-defined]
     status, result = run("audit", "show", "5", "--home", str(home))
     assert status == 0 and result["entry"]["index"] == 5  # type: ignore[index]
     assert run("audit", "verify", "--home", str(home))[0] == 0

@@ -32,7 +32,7 @@ def test_init_makes_an_instance_once_with_private_keys(tmp_path: Path) -> None:
     assert credentials.client_id == made["operator_client_id"] and "d" in credentials.key
     for path in [Path(made["operator_key"]), *(home / "keys").iterdir()]:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
-    assert "d" not in json.dumps(credentials.public_jwks["keys"][0].keys().__repr__()).split("'")
+    assert "d" not in credentials.public_jwks["keys"][0]
     assert run("init", "--home", home, expect=2)["error"] == "storage.instance_exists"
     assert run("init", "--home", tmp_path / "other", "--name", "Not A Name", expect=2)["error"] == "instance.invalid"
     assert not (tmp_path / "other").exists()
