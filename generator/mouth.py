@@ -55,7 +55,7 @@ class MouthInterior:
         upper_V3, lower_V3, tongue_V3: rest positions in head axes.
         lower_fields_AV3, tongue_fields_AV3: what facial actions do to them.
         light_rgb: colour of a white surface in the photo's light, 0..255.
-        photo_teeth_SS: 0..1, where the photo shows the inside of the mouth.
+        photo_teeth_SS2: 0..1, where the photo shows the inside of the mouth; and a wider area around that.
         photo_mouth_SS3: the photo there, continued smoothly a little way around.
     """
 
@@ -67,7 +67,7 @@ class MouthInterior:
     tongue_F3: Int32[ndarray, "f 3"]
     tongue_shade_V: Float32[ndarray, " t"]
     light_rgb: Float32[ndarray, " 3"]
-    photo_teeth_SS: Float32[ndarray, "s s"]
+    photo_teeth_SS2: Float32[ndarray, "s s 2"]
     photo_mouth_SS3: ndarray
     upper_rest_pixels_V2: Float32[ndarray, "u 2"]
     shows_teeth: bool
@@ -147,8 +147,9 @@ class MouthInterior:
                 own = cv2.remap(self.photo_mouth_SS3, px, py, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE).astype(
                     np.float32
                 )
-                kept = cv2.remap(self.photo_teeth_SS, px, py, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-                out = out + (own - out) * kept[..., None]
+                kept = cv2.remap(self.photo_teeth_SS2, px, py, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+                kept = np.maximum(kept[..., :1], kept[..., 1:] * alpha)
+                out = out + (own - out) * kept
         return out
 
 
@@ -208,12 +209,13 @@ def build_mouth(
     f32 = np.float32
     rest_pixels = fit.project(upper)[:, :2]
     shows_teeth = bool(photo_opening_SS.max() > 0.5)
-    own, reach = image_SS3, photo_opening_SS
+    own: ndarray = image_SS3
+    reach = wide = photo_opening_SS
     if shows_teeth:
         own = np.clip(fill_smoothly(image_SS3.astype(np.float32), (photo_opening_SS > 0.9).astype(np.float32)), 0, 255)
-        spread = max(1, round(0.005 * sheet.size_px))
-        reach = cv2.dilate(photo_opening_SS, np.ones((spread + 1, 2 * spread + 1), np.uint8))
-        reach = cv2.GaussianBlur(reach, (0, 0), 0.8 * spread)
+        spread = max(1, round(0.004 * sheet.size_px))
+        wide = cv2.dilate(photo_opening_SS, np.ones((6 * spread + 1, 8 * spread + 1), np.uint8))
+        wide = cv2.GaussianBlur(wide, (0, 0), 1.5 * spread)
     return MouthInterior(
         upper_V3=upper.astype(f32),
         lower_V3=lower.astype(f32),
@@ -223,7 +225,7 @@ def build_mouth(
         tongue_F3=faces,
         tongue_shade_V=shade.astype(f32),
         light_rgb=np.asarray(light_rgb, f32),
-        photo_teeth_SS=reach.astype(f32),
+        photo_teeth_SS2=np.stack([reach, wide], -1).astype(f32),
         photo_mouth_SS3=own.astype(f32),
         upper_rest_pixels_V2=rest_pixels.astype(f32),
         shows_teeth=shows_teeth,

@@ -46,6 +46,7 @@ _OPENING: Final = (
 )  # fmt: skip
 _SMILING: Final = ("mouthSmileLeft", "mouthSmileRight", "mouthDimpleLeft", "mouthDimpleRight")
 _SMILE_KEPT: Final = 0.6
+_FLOW_JUMP_PX: Final = 1.9
 _CLOSED_BLINK: Final = 0.9  # a blink of this strength closes the eye
 
 
@@ -224,6 +225,7 @@ class _FrameMaker:
         self._values = np.concatenate([rig.sheet.source_V2 - 0.5, rig.sheet.shade_V[:, None]], 1).astype(np.float32)
         columns, rows = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
         margin = np.float32(rig.stage.margin_px)
+        self._mouth_faces = _near_mouth(rig.sheet)
         self._identity = np.stack([columns + margin, rows + margin, np.ones_like(rows)], -1)
 
     def frame(self, actions_A: ndarray, pose_6: ndarray, gaze_2: ndarray) -> UInt8[ndarray, "f f 3"]:
@@ -248,27 +250,55 @@ class _FrameMaker:
         self._depth.fill(FAR)
         np.copyto(self._flow, self._identity)
         paint(points, sheet.faces_F3, self._values, self._depth, self._flow)
-        window = self._mouth_window(points)
-        x0, y0, x1, y1 = window
-        covered = self._depth[y0:y1, x0:x1] < FAR
-        hole = (~covered).astype(np.float32)
-        has_hole = bool(hole.any())
-        if has_hole:
-            _extend(self._flow[y0:y1, x0:x1], covered.astype(np.uint8))
         warped = cv2.remap(
             person, self._flow[..., 0], self._flow[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
         )
         out = np.empty_like(rig.plate_FF3)
         _lay_over(warped, rig.plate_FF3, out)
-        patch = out[y0:y1, x0:x1].astype(np.float32)
-        shade = cv2.GaussianBlur(self._flow[y0:y1, x0:x1, 2], (0, 0), 0.6)
-        patch *= shade[..., None]
-        if has_hole:
-            inside = rig.mouth.painted(sheet, rig.stage, expression, turn, offset, window, hole)
-            soft = np.clip(cv2.GaussianBlur(hole, (0, 0), 0.9), 0, 1)[..., None]
-            patch += (inside - patch) * soft
-        out[y0:y1, x0:x1] = np.clip(patch + 0.5, 0, 255).astype(np.uint8)
+        self._finish_mouth(out, person, points, expression, turn, offset)
         return out
+
+    def _finish_mouth(
+        self,
+        out_FF3: ndarray,
+        person_SS4: ndarray,
+        points: ndarray,
+        expression_A: ndarray,
+        turn_33: ndarray,
+        offset_m: ndarray,
+    ) -> None:
+        """Draw lips and what they uncover, at twice the resolution where surfaces end, in place."""
+        rig = self._rig
+        window = self._mouth_window(points)
+        x0, y0, x1, y1 = window
+        height, width = y1 - y0, x1 - x0
+        fine_points = points * np.array([2, 2, 1], np.float32)
+        depth = np.full((2 * height, 2 * width), FAR, np.float32)
+        flow = np.zeros((2 * height, 2 * width, 3), np.float32)
+        paint(fine_points, self._mouth_faces, self._values, depth, flow, origin_xy=(2.0 * x0, 2.0 * y0))
+        covered = (depth < FAR).astype(np.uint8)
+        # (1) where a surface ends: holes, and jumps of the flow
+        tiles = flow[..., 1].reshape(height, 2, width, 2)
+        jump = np.ptp(np.ptp(tiles, 3), 1) > _FLOW_JUMP_PX
+        hole: ndarray = 1.0 - cv2.resize(covered.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+        ends = cv2.dilate((jump | (hole > 0)).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
+        ends = cv2.blur(ends, (3, 3))[..., None]
+        patch = out_FF3[y0:y1, x0:x1].astype(np.float32)
+        patch *= cv2.GaussianBlur(self._flow[y0:y1, x0:x1, 2], (0, 0), 0.6)[..., None]
+        # (2) the lips once more, finely
+        if hole.any():
+            _extend(flow, covered.copy())
+        lips = cv2.remap(person_SS4, flow[..., 0], flow[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        fine: ndarray = lips[..., :3] * flow[..., 2:]
+        # (3) and between them the inside of the mouth
+        if hole.any():
+            inside = rig.mouth.painted(rig.sheet, rig.stage, expression_A, turn_33, offset_m, window, hole)
+            inside = cv2.resize(inside, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
+            soft = cv2.GaussianBlur(1.0 - covered.astype(np.float32), (0, 0), 1.3)[..., None]
+            fine += (inside - fine) * soft
+        fine = cv2.resize(fine, (width, height), interpolation=cv2.INTER_AREA)
+        patch += (fine - patch) * ends
+        out_FF3[y0:y1, x0:x1] = np.clip(patch + 0.5, 0, 255).astype(np.uint8)
 
     def _person_with_eyes(self, actions_A: ndarray, gaze_2: ndarray) -> ndarray:
         """The person's pixels with both eyes edited; the picture's left eye is the subject's right one."""
@@ -300,6 +330,15 @@ class _FrameMaker:
         size = self._rig.stage.frame_px
         x0, y0 = min(max(0, x0), size - 8), min(max(0, y0), size - 8)
         return x0, y0, max(min(size, x1), x0 + 8), max(min(size, y1), y0 + 8)
+
+
+def _near_mouth(sheet: Sheet) -> ndarray:
+    """The sheet's triangles that may come to lie around the lips."""
+    ring = sheet.rest_pixels_V2[sheet.mouth_start :]
+    low, high = ring.min(0), ring.max(0)
+    reach = 0.6 * (high - low).max()
+    near = ((sheet.rest_pixels_V2 > low - reach) & (sheet.rest_pixels_V2 < high + reach)).all(1)
+    return np.ascontiguousarray(sheet.faces_F3[near[sheet.faces_F3].all(1)])
 
 
 @numba.njit(cache=True, nogil=True)

@@ -41,7 +41,7 @@ _BORDER: Final = 0.07
 _LOWER_SHARE: Final = 0.72
 _UPPER_PLATEAU_M, _UPPER_FALL_M = 0.008, 0.008
 _LOWER_PLATEAU_M, _LOWER_FALL_M = 0.012, 0.016
-_PRESS_M: Final = 0.0005
+_PRESS_M: Final = 0.0008
 _EDGE_LOOPS: Final = np.array([-3, -2, -1, 0]) * NUM_LIP_COLUMNS  # any of these rings may be a lip's visible edge
 _LID_ACTIONS: Final = tuple(n for n in FACIAL_ACTIONS if n.startswith(("eyeBlink", "eyeLook", "eyeWide", "eyeSquint")))
 _STILL_ACTIONS: Final = tuple(n for n in FACIAL_ACTIONS if n.startswith(("eyeBlink", "eyeLook")))
@@ -200,7 +200,9 @@ def build_sheet(head: Head, stage: Stage, eye_openings_SS: Float32[ndarray, "s s
 
     mouth_fields = head.actions_AV3[:, loops.ravel()].copy()
     mouth_fields[[ACTION_INDEX[n] for n in _LID_ACTIONS]] = 0.0
-    source = np.concatenate([grid_points, _lip_sources(ring_pixels).reshape(-1, 2)])
+    half = NUM_LIP_COLUMNS // 2
+    parted_px = float(np.linalg.norm(ring_pixels[CONTACT_LOOP, 0] - ring_pixels[CONTACT_LOOP, half]))
+    source = np.concatenate([grid_points, _lip_sources(ring_pixels, parted_px / size_px).reshape(-1, 2)])
     pixels = np.concatenate([grid_points, ring_pixels.reshape(-1, 2)])
     depths = np.concatenate([grid_depth.ravel()[kept], projected[loops.ravel(), 2]])
     rest = fit.unproject(pixels, depths)
@@ -276,7 +278,7 @@ def _grid_depth(depth_SS: ndarray, hit_SS: Bool[ndarray, "s s"], shape: tuple[in
 
 
 def _yielding_outside(fields_AHW3: ndarray, oval_N2: ndarray) -> ndarray:
-    """Let the skin around the face give way over a distance: a chin that drops compresses the neck, it does not cut it."""
+    """Let the skin around the face give way over a distance: a dropping chin compresses the neck, it does not cut it."""
     inside = np.zeros(fields_AHW3.shape[1:3], np.float32)
     cv2.fillPoly(inside, [np.round(oval_N2).astype(np.int32)], 1.0)
     inside = cv2.GaussianBlur(inside, (0, 0), 1.0)[..., None]
@@ -300,9 +302,14 @@ def _filled(fields_AHW3: ndarray, known_HW: ndarray) -> ndarray:
     return out
 
 
-def _lip_sources(ring_pixels_JC2: ndarray) -> ndarray:
-    """Texture of the inside of the lips: mirrored from the outside across the line where they touch."""
+def _lip_sources(ring_pixels_JC2: ndarray, parted: float) -> ndarray:
+    """Texture of the inside of the lips: mirrored from the outside across the line where they touch.
+
+    Where the photo's mouth is open, that line itself is fetched from a little further out: beyond it are teeth.
+    """
     source = ring_pixels_JC2.copy()
+    outwards = ring_pixels_JC2[CONTACT_LOOP - 1] - ring_pixels_JC2[CONTACT_LOOP]
+    source[CONTACT_LOOP] += outwards * float(np.clip((parted - 0.004) / 0.006, 0, 1)) * 0.8
     for k in range(CONTACT_LOOP + 1, _NUM_MOUTH_LOOPS):
         source[k] = ring_pixels_JC2[max(2 * CONTACT_LOOP - k - 1, 0)]
     return source
