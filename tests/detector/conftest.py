@@ -17,7 +17,6 @@ from detector.score import Detector
 from detector.train import TrainingReport, train
 from tests.detector.drawing import draw_face
 
-
 QUOTAS = Quotas(train=0.5, calibrate=0.25, blended_share=1.0)
 
 

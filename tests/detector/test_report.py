@@ -133,7 +133,8 @@ def check_shape(report: dict[str, Any]) -> None:
     text = json.dumps(report)
     assert not re.search(r"\breal\b", text, re.IGNORECASE)
     assert set(report) >= {
-        "id", "model_version", "media", "verdict", "operating_point", "layers", "abstain_reasons", "limits", "retention",
+        "id", "model_version", "media", "verdict", "operating_point", "layers",
+        "abstain_reasons", "limits", "retention",
     }  # fmt: skip
     assert re.fullmatch("[0-9a-f]{64}", report["media"]["sha256"])
     assert {"frames_used", "faces"} <= set(report["media"])
