@@ -30,7 +30,7 @@ _SQUINT_LIFT: Final = 0.38
 _WIDE_LIFT: Final = 0.22
 _LID_FOLLOWS_GAZE: Final = 0.75
 _OVERLAP: Final = 0.05
-_MAKE_UP: Final = 0.35
+_MAKE_UP: Final = 0.5
 _STILL: Final = 1e-3
 
 

@@ -121,13 +121,17 @@ def guided_filter(
 
     mean_guide, mean_target = mean(guide_HW3), mean(target_HW)
     covariance = mean(guide_HW3 * target_HW[..., None]) - mean_guide * mean_target[..., None]
-    variance = np.empty((*target_HW.shape, 3, 3), np.float32)
-    for i in range(3):
-        for j in range(i, 3):
-            variance[..., i, j] = mean(guide_HW3[..., i] * guide_HW3[..., j]) - mean_guide[..., i] * mean_guide[..., j]
-            variance[..., j, i] = variance[..., i, j]
-    variance += epsilon * np.eye(3, dtype=np.float32)
-    slope = np.linalg.solve(variance, covariance[..., None])[..., 0]
+    r, g, b = np.moveaxis(guide_HW3, -1, 0)
+    mr, mg, mb = np.moveaxis(mean_guide, -1, 0)
+    rr, gg, bb = (mean(c * c) - m * m + epsilon for c, m in ((r, mr), (g, mg), (b, mb)))
+    rg, rb, gb = mean(r * g) - mr * mg, mean(r * b) - mr * mb, mean(g * b) - mg * mb
+    # inverse of the symmetric 3×3 covariance by its cofactors
+    c0, c1, c2 = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
+    c3, c4, c5 = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
+    determinant = np.maximum(rr * c0 + rg * c1 + rb * c2, 1e-12)
+    x, y, z = np.moveaxis(covariance, -1, 0)
+    slope = np.stack([c0 * x + c1 * y + c2 * z, c1 * x + c3 * y + c4 * z, c2 * x + c4 * y + c5 * z], -1)
+    slope /= determinant[..., None]
     offset = mean_target - (slope * mean_guide).sum(-1)
     return (mean(slope.astype(np.float32)) * guide_HW3).sum(-1) + mean(offset.astype(np.float32))
 

@@ -281,7 +281,7 @@ class _FrameMaker:
         tiles = flow[..., 1].reshape(height, 2, width, 2)
         jump = np.ptp(np.ptp(tiles, 3), 1) > _FLOW_JUMP_PX
         hole: ndarray = 1.0 - cv2.resize(covered.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-        ends = cv2.dilate((jump | (hole > 0)).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
+        ends: ndarray = cv2.dilate((jump | (hole > 0)).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
         ends = cv2.blur(ends, (3, 3))[..., None]
         patch = out_FF3[y0:y1, x0:x1].astype(np.float32)
         patch *= cv2.GaussianBlur(self._flow[y0:y1, x0:x1, 2], (0, 0), 0.6)[..., None]
