@@ -12,6 +12,7 @@ T frame  C channel (Cb, Cr)  h,w sample of the sway map  K field  n torus sample
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -119,7 +120,7 @@ def _windows(track: ColourTrack, max_windows: int) -> Iterator[tuple[float, NDAr
     if duration_s <= 1.2 * WINDOW_S:
         yield 0.0, track.planes_T2HW, track.times_T
         return
-    count = min(max_windows, int(duration_s // WINDOW_S))
+    count = min(max_windows, math.ceil(duration_s / WINDOW_S))
     for start_s in np.linspace(0.0, duration_s - WINDOW_S, count):
         inside = (track.times_T >= start_s) & (track.times_T < start_s + WINDOW_S)
         if inside.sum() > 2.4 * WAVE_HZ * MIN_DURATION_S:

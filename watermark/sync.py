@@ -9,19 +9,22 @@ C channel (Cb, Cr)  h,w sample of the sway map  n torus samples along one side
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 from scipy.optimize import minimize
 
 from watermark.carriers import Carriers
 
 TORUS_SAMPLES = 64
-_COARSE_SIDE = 96
-_SCALES = np.exp(np.arange(np.log(0.5), np.log(2.4), 0.045))
-_TURNS_DEG = np.arange(-15.0, 15.1, 2.5)
+_COARSE_TORUS_SAMPLES = 32
+_COARSE_SIDE = 64
+_SCALES = np.exp(np.arange(np.log(0.5), np.log(2.4), 0.05))
+_TURNS_DEG = np.arange(-15.0, 15.1, 3.0)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,25 @@ def _similarity(scale: float, turn_deg: float, width: int, height: int) -> NDArr
     return np.column_stack([linear, -linear @ [width / 2, height / 2]])
 
 
+@dataclass(frozen=True)
+class _Rough:
+    """One scale and turn of the search grid, with the shift that fits best."""
+
+    strength: float
+    is_mirrored: bool
+    scale_index: int
+    turn_index: int
+    to_torus: NDArray[np.float64]
+
+    def is_beside(self, other: _Rough) -> bool:
+        """Whether refining both would end at the same place."""
+        return (
+            self.is_mirrored == other.is_mirrored
+            and abs(self.scale_index - other.scale_index) <= 2
+            and abs(self.turn_index - other.turn_index) <= 2
+        )
+
+
 class PilotSearch:
     """Looks for one key's pilot.
 
@@ -109,34 +131,37 @@ class PilotSearch:
     def __init__(self, carriers: Carriers) -> None:
         pilot = np.zeros(len(carriers.coefficients_KD))
         pilot[0] = 1.0
-        n = TORUS_SAMPLES
-        self._pilot_Cnn = carriers.field(pilot, n)
-        self._conjugate_Cnn = np.conj(np.fft.fft2(self._pilot_Cnn))
+        self._pilot_Cnn = carriers.field(pilot, TORUS_SAMPLES)
+        self._conjugate_Cnn = np.conj(fft.fft2(carriers.field(pilot, _COARSE_TORUS_SAMPLES))).astype(np.complex64)
 
-    def candidates(self, sway: SwayMap, count: int) -> list[Geometry]:
-        """The `count` most likely geometries, refined, best first."""
-        rough: list[tuple[float, bool, NDArray[np.float64]]] = []
+    def candidates(self, sway: SwayMap, count: int) -> Iterator[Geometry]:
+        """Up to `count` geometries that differ, the likeliest first; each is refined when it is asked for."""
+        rough: list[_Rough] = []
         for is_mirrored in (False, True):
-            planes = _packed(sway.mirrored() if is_mirrored else sway, _COARSE_SIDE)
-            height, width = planes.shape[:2]
+            planes_hw4 = _packed(sway.mirrored() if is_mirrored else sway, _COARSE_SIDE)
+            height, width = planes_hw4.shape[:2]
             to_coarse = np.diag([width / sway.weights_hw.shape[1], height / sway.weights_hw.shape[0], 1.0])
-            for scale in _SCALES:
-                for turn_deg in _TURNS_DEG:
+            for scale_index, scale in enumerate(_SCALES):
+                for turn_index, turn_deg in enumerate(_TURNS_DEG):
                     to_torus = _similarity(scale, turn_deg, width, height)
-                    strength, shift = self._best_shift(planes, to_torus)
+                    strength, shift = self._best_shift(planes_hw4, to_torus)
                     to_torus[:, 2] -= shift
-                    rough.append((strength, is_mirrored, to_torus @ to_coarse))
-        rough.sort(key=lambda entry: -entry[0])
-        return [self._refined(sway, *entry) for entry in rough[:count]]
+                    rough.append(_Rough(strength, is_mirrored, scale_index, turn_index, to_torus @ to_coarse))
+        rough.sort(key=lambda entry: -entry.strength)
+        tried: list[_Rough] = []
+        for entry in rough:
+            if len(tried) < count and not any(entry.is_beside(other) for other in tried):
+                tried.append(entry)
+                yield self._refined(sway, entry.strength, entry.is_mirrored, entry.to_torus)
 
     def _best_shift(
         self, planes_hw4: NDArray[np.float32], to_torus: NDArray[np.float64]
     ) -> tuple[float, NDArray[np.float64]]:
         """The correlation peak over all shifts, in standard deviations, and where it is, in torus sides (x, y)."""
-        n = TORUS_SAMPLES
+        n = _COARSE_TORUS_SAMPLES
         folded = fold(planes_hw4, to_torus, n)
         values_Cnn = np.stack([folded[..., 0] + 1j * folded[..., 1], folded[..., 2] + 1j * folded[..., 3]])
-        correlation = np.abs(np.fft.ifft2((np.fft.fft2(values_Cnn) * self._conjugate_Cnn).sum(0)))
+        correlation = np.abs(fft.ifft2((fft.fft2(values_Cnn) * self._conjugate_Cnn).sum(0)))
         row, column = divmod(int(correlation.argmax()), n)
         spread = float(np.sqrt((correlation**2).mean())) + 1e-30
         return float(correlation[row, column]) / spread, np.array([column, row]) / n
