@@ -1,4 +1,4 @@
-"""Commands for measuring and making: models, evaluate, bench, train. Heavy imports happen inside each command.
+"""Commands for timing and making: models, bench, train. Heavy imports happen inside each command.
 
 What makes a picture move goes through the gate like everything else (see `api.evaluation`); there is no other way.
 """
@@ -18,11 +18,10 @@ from typing import Annotated, Any
 
 import typer
 
-from api.cli.output import Json, emit, progress_bar, reporting, stop_negative
+from api.cli.output import Json, emit, progress_bar, reporting
 from api.cli.places import Home, settings_for
 
 models = typer.Typer(help="Weights that ship with the project.", no_args_is_help=True)
-evaluate = typer.Typer(help="How good it is. Renders pass the gate, are logged and marked.", no_args_is_help=True)
 bench = typer.Typer(help="How fast it is: warm-up, median, one JSON line.", no_args_is_help=True)
 train = typer.Typer(help="Make the shipped weights again.", no_args_is_help=True)
 
@@ -52,103 +51,6 @@ def list_models(as_json: Json = False) -> None:
         ]
         lines = [f"{each['file']:<40} {each['num_bytes']:>10,}  {str(each['sha256'])[:16]}" for each in found]
         emit(as_json, {"models": found}, "\n".join(lines))
-
-
-# -- evaluate
-
-
-@evaluate.command("generator")
-def evaluate_generator(
-    out: Annotated[Path, typer.Option(help="Where to write the video.")] = Path("evaluation.mp4"),
-    portrait: Portrait = None,
-    speech: Speech = None,
-    attest: Attest = "synthetic",
-    home: Home = None,
-    as_json: Json = False,
-) -> None:
-    """Render once as the operator; say how fast it was and whether mark and manifest read back."""
-    from api.evaluation import evaluate_render, laboratory
-    from watermark.credentials import read_credentials
-    from watermark.extract import read_mark
-    from watermark.media import decode_clip
-
-    with reporting(as_json), laboratory(settings_for(home)) as service:
-        picture, sound = _material(portrait, speech)
-        made = evaluate_render(service, portrait=picture, speech=sound, attested_class=attest, out=out)
-        expected = made.render.mark_id
-        reading = read_mark(
-            decode_clip(out), service.keys.watermark_key, lambda mark: mark.hex == expected, num_registered=1
-        )
-        manifest = read_credentials(out, "video/mp4", service.trust_roots_pem.decode())
-        result = {**made.to_json(), "mark": reading.state, "manifest": manifest.state, **_machine()}
-        text = (
-            f"{out}: {made.render.duration_s:.2f} s of video in {made.render_s:.1f} s, mark {reading.state}, "
-            f"manifest {manifest.state}, log entries {made.render.decision_index} and {made.render.delivery_index}"
-        )
-        if reading.state != "detected" or manifest.state != "trusted":
-            stop_negative(as_json, result, text)
-        emit(as_json, result, text)
-
-
-@evaluate.command("watermark")
-def evaluate_watermark(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A video that this instance has marked.")],
-    home: Home = None,
-    as_json: Json = False,
-) -> None:
-    """Read the mark of a delivered video after each of the usual manipulations. Status 1 if one loses it."""
-    from api.engine.examiner import MarkRegistry
-    from api.storage.database import Database
-    from policy.keys import KeyRing
-    from watermark import attacks
-    from watermark.extract import read_mark
-    from watermark.media import decode_clip
-
-    suite = {
-        "none": attacks.none(),
-        "h264 crf 30": attacks.h264(30),
-        "resize 50 %": attacks.resize(0.5),
-        "crop 70 %": attacks.crop(0.7),
-        "rotate 5°": attacks.rotate(5.0),
-        "flip": attacks.flip(),
-        "all of them": attacks.chain(attacks.rotate(5.0), attacks.crop(0.7), attacks.resize(0.5), attacks.h264(30)),
-    }
-    with reporting(as_json):
-        settings = settings_for(home)
-        registry = MarkRegistry(Database.open(settings.database_path))
-        key = KeyRing.load(settings.home / "keys").watermark_key
-        clip = decode_clip(file)
-        rows = []
-        with progress_bar("attacking") as tell:
-            for done, (name, attack) in enumerate(suite.items(), start=1):
-                reading = read_mark(attack(clip), key, registry.is_registered, num_registered=registry.num_registered)
-                mark_id = reading.mark_id.hex if reading.mark_id is not None else None
-                rows.append({"attack": name, "state": reading.state, "mark_id": mark_id, "null_fpr": reading.null_fpr})
-                tell(done / len(suite))
-        text = "\n".join(f"{row['attack']:<14} {row['state']:<13} {row['mark_id'] or ''}" for row in rows)
-        result = {"attacks": rows}
-        if any(row["state"] != "detected" for row in rows):
-            stop_negative(as_json, result, text)
-        emit(as_json, result, text)
-
-
-@evaluate.command("detector")
-def evaluate_detector(
-    authentic: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of recordings.")],
-    synthetic: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of generated media.")],
-    plots: Annotated[Path | None, typer.Option(file_okay=False, help="Where to write plots.")] = None,
-    as_json: Json = False,
-) -> None:
-    """How well the detector tells two folders apart, with bootstrap intervals."""
-    from detector.evaluate import evaluate as evaluate_folders
-
-    with reporting(as_json):
-        with progress_bar("scoring") as tell:
-            report = evaluate_folders(
-                authentic, synthetic, plots_dir=plots, progress=lambda done, total: tell(done / total)
-            )
-        shown = {name: value for name, value in report.items() if name != "clips"}
-        emit(as_json, report, "\n".join(f"{name:<24} {value}" for name, value in shown.items()))
 
 
 # -- bench
@@ -191,7 +93,7 @@ def bench_generator(
             "median_s": round(median_s, 3),
             "real_time_factor": round(clip_s / median_s, 3),
             "runs": runs,
-            **_machine(),
+            **machine(),
         }
         emit(as_json, result, f"{clip_s:.2f} s of video in {median_s:.2f} s (median of {runs}), after a warm-up")
 
@@ -223,7 +125,7 @@ def bench_watermark(
             "num_frames": len(clip.frames_THWC),
             "decode_median_s": round(_median_s(lambda: decode_clip(file)), 4),
             "read_median_s": round(_median_s(read), 4),
-            **_machine(),
+            **machine(),
         }
         emit(as_json, result, f"decode {result['decode_median_s']} s, read {result['read_median_s']} s")
 
@@ -252,7 +154,7 @@ def bench_policy(as_json: Json = False) -> None:
                 engine.decide(request, facts)
 
         rate = round(batch / _median_s(decide))
-        emit(as_json, {"bench": "policy", "decisions_per_s": rate, **_machine()}, f"{rate:,} decisions per second")
+        emit(as_json, {"bench": "policy", "decisions_per_s": rate, **machine()}, f"{rate:,} decisions per second")
 
 
 @bench.command("log")
@@ -279,7 +181,7 @@ def bench_log(as_json: Json = False) -> None:
             "single_per_s": round(single / _median_s(one_by_one, runs=3)),
             "grouped_per_s": round(grouped / _median_s(from_many_threads, runs=3)),
             "threads": threads,
-            **_machine(),
+            **machine(),
         }
         text = f"{result['single_per_s']:,} durable entries/s one by one, {result['grouped_per_s']:,} in groups"
         emit(as_json, result, text)
@@ -380,7 +282,7 @@ def _median_s(job: Callable[[], object], runs: int = 5) -> float:
     return statistics.median(times_s)
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     return {
         "machine": {"processor": platform.machine(), "num_cores": os.cpu_count(), "python": platform.python_version()}

@@ -18,7 +18,15 @@ from typing import Any, ClassVar
 
 from generator.errors import GeneratorError
 
-__all__ = ["DamagedPersonaError", "Persona", "PersonaError", "UnknownPersonaError", "list_personas", "load_persona"]
+__all__ = [
+    "DamagedPersonaError",
+    "Persona",
+    "PersonaError",
+    "UnknownPersonaError",
+    "list_personas",
+    "load_persona",
+    "sample_paths",
+]
 
 _HOME = Path(__file__).parent
 
@@ -91,6 +99,11 @@ class Persona:
 def list_personas() -> list[Persona]:
     """All personas of this release, by name."""
     return [_read(folder / "persona.json") for folder in sorted(_HOME.iterdir()) if (folder / "portrait.png").is_file()]
+
+
+def sample_paths() -> tuple[Path, ...]:
+    """The speech samples that ship with the project, each with its phoneme times in a JSON file of the same name."""
+    return tuple(sorted((_HOME / "samples").glob("*.wav")))
 
 
 def load_persona(name: str) -> Persona:
