@@ -12,9 +12,10 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import software_version
-from api.errors import install_error_handlers
 from api.metrics import Metrics
+from api.problems import install_error_handlers
 from api.routes import audit, consents, detections, docs, health, oauth, operators, renders, subjects
+from api.schemas import Problem
 from api.service import Service
 from api.settings import Settings
 from api.uploads import BodyGuard
@@ -53,7 +54,7 @@ def create_app(settings: Settings, now: Callable[[], float] = time.time) -> Fast
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses={"default": {"description": "Problem", "model": None}},
+        responses={"default": {"description": "A problem document (RFC 9457)", "model": Problem}},
     )
     install_error_handlers(app)
     for module in (oauth, subjects, consents, renders, detections, audit, operators, health, docs):

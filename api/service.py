@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import shutil
 import threading
 import time
@@ -19,6 +21,7 @@ from api.engine.intake import Intake
 from api.engine.renders import RenderEngine
 from api.engine.worker import Worker
 from api.enrolment import Enrolment
+from api.errors import ConflictError
 from api.metrics import Metrics
 from api.oauth.resource import AccessTokenValidator
 from api.oauth.server import EmbeddedServer
@@ -89,9 +92,14 @@ class Service:
             challenge_lifetime_s=settings.challenge_lifetime_s,
         )
         self.renders = RenderEngine(self)
+        self._lock: int | None = None
 
     def start(self) -> None:
-        """Put in order what a crash may have left, then start working."""
+        """Put in order what a crash may have left, then start working.
+
+        Raises: ConflictError: another server works on this home.
+        """
+        self._lock = take_home(self.settings.home)
         shutil.rmtree(self.settings.staging_dir, ignore_errors=True)
         self.settings.staging_dir.mkdir(mode=0o700, parents=True)
         self.blobs.sweep_partial()
@@ -102,10 +110,14 @@ class Service:
 
     def close(self) -> None:
         """Stop the engine and let go of the files. What was running is closed as interrupted at the next start."""
-        self.renders.close()
+        self.renders.stop()
         for process in (self.worker.process, self.examiner.process, self.intake.process):
             process.close()
+        self.renders.join(10.0)
         self.database.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def record_rejection(self, code: str, unverified_client_id: str, endpoint: str) -> int:
         """Log that somebody was not let in: a code and a pseudonym, never the token. Returns the log index."""
@@ -119,6 +131,17 @@ class Service:
                 process.start()
             except Exception:
                 logger.exception("an engine process did not start; it is tried again with the next job")
+
+
+def take_home(home: Path) -> int:
+    """Be the one server of a home, until the descriptor that is returned is closed. Raises ConflictError."""
+    descriptor = os.open(home / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(descriptor)
+        raise ConflictError("Another server works on this home already: stop it, or choose another home.") from exc
+    return descriptor
 
 
 def oauth_key(private_key: object) -> ECKey:

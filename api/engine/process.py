@@ -155,6 +155,8 @@ class EngineProcess:
     def _stop(self) -> None:
         self._ready = False
         if self._connection is not None:
+            with contextlib.suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for an answer
             self._connection.close()
             self._connection = None
         if self._process is not None:

@@ -224,9 +224,14 @@ class RenderEngine:
         self._thread = threading.Thread(target=self._work, name="renders", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Stop after the current job; the worker is stopped by the service."""
+    def stop(self) -> None:
+        """Take no further job; the current one ends when its worker does."""
         self._queue.put(None)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until the current job is on record."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
 
     def progress(self, render_id: str) -> float | None:
         """How far a running render is, 0..1."""
@@ -256,7 +261,9 @@ class RenderEngine:
             detail = str(error) if hasattr(error, "code") else "Something went wrong on our side."
             self._close(job.render_id, FAILED, code, detail)
         finally:
-            staged.unlink(missing_ok=True)
+            # whatever a lost worker left of it, finished or not
+            for leftover in staged.parent.glob(f"*{job.render_id}*"):
+                leftover.unlink(missing_ok=True)
             self._progress.pop(job.render_id, None)
 
     def _begin(self, job: RenderJob) -> None:

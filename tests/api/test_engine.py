@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import socket
 import struct
 import time
@@ -134,17 +133,6 @@ def test_decoding_may_take_so_much_memory_and_time_and_no_more(server: Running) 
     # the process that forks is as it was, and no decoder is left behind
     assert Intake(Settings(), process).speech(make_wav(1.0))[1] == pytest.approx(1.0, abs=0.05)
     assert [path for path in Path("/proc").glob("[0-9]*") if _parent(path) == process.pid] == []
-
-
-def test_a_killed_intake_process_is_started_again(server: Running) -> None:
-    process = server.service.intake.process
-    process.start()
-    num_starts = process.num_starts
-    assert process._process is not None
-    process._process.send_signal(signal.SIGKILL)
-    process._process.wait(10)
-    assert server.service.intake.speech(make_wav(1.0))[1] == pytest.approx(1.0, abs=0.05)
-    assert process.num_starts == num_starts + 1
 
 
 def _parent(process: Path) -> int:
