@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 
@@ -15,6 +16,8 @@ from api.settings import Settings
 
 def run_server(settings: Settings, listener: socket.socket, as_json: bool) -> bool:
     """Serve until interrupted. Returns whether it ever came up."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     config = uvicorn.Config(create_app(settings), log_level="warning", server_header=False, timeout_graceful_shutdown=5)
     server = _Server(config, settings, as_json)
     server.run(sockets=[listener])
