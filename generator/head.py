@@ -22,10 +22,11 @@ import numpy as np
 from jaxtyping import Float32, Int32
 from numpy import ndarray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from generator.actions import FACIAL_ACTIONS
 from generator.errors import WeightsError
+from generator.sealed import read_weights
 
 HEAD_FILE: Final = Path(__file__).parent / "weights" / "head.safetensors"
 FORMAT_VERSION: Final = 1
@@ -85,14 +86,13 @@ class Head:
     def load(cls, path: Path = HEAD_FILE) -> Head:
         """Read a baked head.
 
-        Raises: WeightsError: the file is missing, damaged, or has other shapes than this version expects.
+        Raises: WeightsError: the file is missing, is not the sealed one, or has other shapes than this version expects.
         """
+        data = read_weights(path.name, "placet train head", path.parent)
         try:
-            raw = load_file(path)
-        except (OSError, SafetensorError) as exc:
-            raise WeightsError(
-                f"The head model {path.name} cannot be read; reinstall, or run `placet train head`."
-            ) from exc
+            raw = load(data)
+        except SafetensorError as exc:
+            raise WeightsError(f"The head model {path.name} cannot be read; run `placet train head`.") from exc
         _check_shapes(raw, path.name)
         floats = {k: np.ascontiguousarray(v, np.float32) for k, v in raw.items() if v.dtype.kind == "f"}
         ints = {k: np.ascontiguousarray(v, np.int32) for k, v in raw.items() if v.dtype.kind != "f"}

@@ -220,13 +220,17 @@ class _FrameMaker:
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
         size = rig.stage.frame_px
-        self._depth = np.empty((size, size), np.float32)
-        self._flow = np.empty((size, size, 3), np.float32)
+        half = size // 2
+        self._depth = np.empty((half, half), np.float32)
+        self._coarse = np.empty((half, half, 3), np.float32)
         self._values = np.concatenate([rig.sheet.source_V2 - 0.5, rig.sheet.shade_V[:, None]], 1).astype(np.float32)
         columns, rows = np.meshgrid(np.arange(size, dtype=np.float32), np.arange(size, dtype=np.float32))
         margin = np.float32(rig.stage.margin_px)
         self._mouth_faces = _near_mouth(rig.sheet)
         self._identity = np.stack([columns + margin, rows + margin, np.ones_like(rows)], -1)
+        coarse = (np.arange(half, dtype=np.float32) + np.float32(0.5)) * np.float32(size / half) - np.float32(0.5)
+        columns, rows = np.meshgrid(coarse + margin, coarse + margin)
+        self._coarse_identity = np.stack([columns, rows, np.ones_like(rows)], -1)
 
     def frame(self, actions_A: ndarray, pose_6: ndarray, gaze_2: ndarray) -> UInt8[ndarray, "f f 3"]:
         """One frame.
@@ -247,22 +251,32 @@ class _FrameMaker:
         points[:, :2] -= np.float32(rig.stage.margin_px)
 
         person = self._person_with_eyes(speech, gaze_2)
-        self._depth.fill(FAR)
-        np.copyto(self._flow, self._identity)
-        paint(points, sheet.faces_F3, self._values, self._depth, self._flow)
-        warped = cv2.remap(
-            person, self._flow[..., 0], self._flow[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
-        )
+        flow = self._flow(points)
+        warped = cv2.remap(person, flow[..., 0], flow[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         out = np.empty_like(rig.plate_FF3)
         _lay_over(warped, rig.plate_FF3, out)
-        self._finish_mouth(out, person, points, expression, turn, offset)
+        self._finish_mouth(out, person, points, flow[..., 2], expression, turn, offset)
         return out
+
+    def _flow(self, points: ndarray) -> Float32[ndarray, "f f 3"]:
+        """Where each pixel of the frame comes from on the stage, and its shade: rastered at half the resolution, for
+        the sheet is smooth; where it is not, around the lips, `_finish_mouth` looks again."""
+        size = len(self._identity)
+        self._depth.fill(FAR)
+        np.copyto(self._coarse, self._coarse_identity)
+        halved = points * np.array([len(self._depth) / size, len(self._depth) / size, 1], np.float32)
+        paint(halved, self._rig.sheet.faces_F3, self._values, self._depth, self._coarse)
+        self._coarse -= self._coarse_identity
+        flow = cv2.resize(self._coarse, (size, size), interpolation=cv2.INTER_LINEAR)
+        flow += self._identity
+        return flow
 
     def _finish_mouth(
         self,
         out_FF3: ndarray,
         person_SS4: ndarray,
         points: ndarray,
+        shade_FF: ndarray,
         expression_A: ndarray,
         turn_33: ndarray,
         offset_m: ndarray,
@@ -281,10 +295,10 @@ class _FrameMaker:
         tiles = flow[..., 1].reshape(height, 2, width, 2)
         jump = np.ptp(np.ptp(tiles, 3), 1) > _FLOW_JUMP_PX
         hole: ndarray = 1.0 - cv2.resize(covered.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-        ends: ndarray = cv2.dilate((jump | (hole > 0)).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
+        ends: ndarray = cv2.dilate((jump | (hole > 0)).astype(np.uint8), np.ones((7, 7), np.uint8)).astype(np.float32)
         ends = cv2.blur(ends, (3, 3))[..., None]
         patch = out_FF3[y0:y1, x0:x1].astype(np.float32)
-        patch *= cv2.GaussianBlur(self._flow[y0:y1, x0:x1, 2], (0, 0), 0.6)[..., None]
+        patch *= cv2.GaussianBlur(shade_FF[y0:y1, x0:x1], (0, 0), 0.6)[..., None]
         # (2) the lips once more, finely
         if hole.any():
             _extend(flow, covered.copy())

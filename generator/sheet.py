@@ -278,7 +278,7 @@ def _grid_depth(depth_SS: ndarray, hit_SS: Bool[ndarray, "s s"], shape: tuple[in
 
 
 def _yielding_outside(fields_AHW3: ndarray, oval_N2: ndarray) -> ndarray:
-    """Let the skin around the face give way over a distance: a dropping chin compresses the neck, it does not cut it."""
+    """Let the skin around the face give way over a distance: a dropping chin compresses the neck and does not cut."""
     inside: ndarray = np.zeros(fields_AHW3.shape[1:3], np.float32)
     cv2.fillPoly(inside, [np.round(oval_N2).astype(np.int32)], 1.0)
     inside = cv2.GaussianBlur(inside, (0, 0), 1.0)[..., None]

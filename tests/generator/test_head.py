@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from generator.actions import ACTION_INDEX
 from generator.errors import WeightsError
 from generator.head import CONTACT_LOOP, HEAD_FILE, NUM_LIP_COLUMNS, Head, default_head
 from generator.perception import CHIN, EYE_LEFT_UPPER, EYE_RIGHT_UPPER, FOREHEAD_TOP, LIPS_INNER_LOWER, LIPS_INNER_UPPER
+from generator.sealed import write_weights
 
 
 @pytest.fixture(scope="module")
@@ -66,16 +67,19 @@ def test_identity_coefficients_may_be_fewer_than_components(head: Head) -> None:
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "head.safetensors"
-    with pytest.raises(WeightsError, match="cannot be read"):
+    path = tmp_path / HEAD_FILE.name
+    with pytest.raises(WeightsError, match="placet train head"):
         Head.load(path)
     path.write_bytes(HEAD_FILE.read_bytes()[:1000])
-    with pytest.raises(WeightsError, match="cannot be read"):
+    with pytest.raises(WeightsError, match="damaged"):
         Head.load(path)
     tensors = load_file(HEAD_FILE)
-    save_file({k: v for k, v in tensors.items() if k != "identity"}, path)
+    write_weights(path, HEAD_FILE.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="cannot be read"):
+        Head.load(path)
+    write_weights(path, save({k: v for k, v in tensors.items() if k != "identity"}))
     with pytest.raises(WeightsError, match="identity"):
         Head.load(path)
-    save_file(tensors | {"action_fields": tensors["action_fields"][:51]}, path)
+    write_weights(path, save(tensors | {"action_fields": tensors["action_fields"][:51]}))
     with pytest.raises(WeightsError, match="action_fields"):
         Head.load(path)
