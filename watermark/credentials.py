@@ -368,7 +368,7 @@ def sign(src: Path, dst: Path, spec: ManifestSpec, authority: SigningAuthority, 
     # (1) the certificate is in force; c2pa-rs would refuse too, with less to say
     authority.check_can_sign()
     definition = spec.manifest(mime)
-    labels = [assertion["label"] for assertion in definition["assertions"]]
+    labels = [assertion["label"] for assertion in definition["assertions"]] + ["c2pa.actions", "c2pa.ingredient"]
     try:
         # (2) all our assertions are "created" ones: we vouch for them, C2PA §10.3.2
         context = c2pa.Context.from_dict(_settings(authority.root_pem, created_assertion_labels=labels))
@@ -464,7 +464,7 @@ def read_credentials(source: bytes | Path, mime: str, trust_roots_pem: str) -> C
     except (c2pa.C2paError.Io, c2pa.C2paError.Decoding) as exc:
         raise UnreadableMediaError("The file is too damaged to look for a manifest in it.") from exc
     except c2pa.C2paError as exc:
-        if "asset could not be parsed" in str(exc):
+        if type(exc) is c2pa.C2paError or "asset could not be parsed" in str(exc):
             raise UnreadableMediaError(f"The file is not readable as {mime}.") from exc
         # A manifest store that is there, but broken beyond the validator's own report.
         return CredentialReading("invalid", problems=(Problem("manifest.unreadable", type(exc).__name__),))

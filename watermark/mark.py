@@ -155,13 +155,13 @@ def _encode_marked(
 ) -> int:
     """Write the marked, unsigned file. Returns the number of frames."""
     batches: Iterator[UnmarkedFrames] = (batch for batch in frames if len(batch))
-    first = next(batches, None)
-    if first is None:
+    head = list(itertools.islice(batches, 1))
+    if not head:
         raise EmptyOutputError("The renderer gave no frame, so there is nothing to deliver.")
-    height, width = (side & ~1 for side in UnmarkedFrames._frames(first).shape[1:3])
+    height, width = (side & ~1 for side in UnmarkedFrames._frames(head[0]).shape[1:3])
     embedder = Embedder(key, mark_id, width, height, rate_hz)
     with VideoEncoder(dst, width=width, height=height, rate_hz=rate_hz, sound=speech, coding=coding) as encoder:
-        for batch in itertools.chain([first], batches):
+        for batch in _rejoined(head, batches):
             for frame_HWC in UnmarkedFrames._frames(batch):
                 planes = encoder_planes(frame_HWC)
                 embedder.mark_planes(planes, encoder.num_frames)
@@ -169,6 +169,13 @@ def _encode_marked(
             if progress is not None:
                 progress(encoder.num_frames)
     return encoder.num_frames
+
+
+def _rejoined(head: list[UnmarkedFrames], tail: Iterator[UnmarkedFrames]) -> Iterator[UnmarkedFrames]:
+    """All batches in order, each let go as soon as it is written."""
+    while head:
+        yield head.pop(0)
+    yield from tail
 
 
 def _sync_directory(directory: Path) -> None:

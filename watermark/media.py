@@ -623,8 +623,8 @@ class VideoCoding:
 class VideoEncoder:
     """Writes one MP4 file, frame by frame, with its sound interleaved as the picture goes: memory stays flat.
 
-    Use as a context manager. Leaving it by an exception closes the file without finishing it; what lies at `dst` is
-    then not playable, and it is the caller's to remove (`mark.produce` does).
+    Use as a context manager. Leaving it by an exception gives the file up: what lies at `dst` is then incomplete, even
+    where it plays, and it is the caller's to remove (`mark.produce` does).
 
     Args:
         dst: an MP4 file to write.
