@@ -29,8 +29,10 @@ _LOWER_REACH: Final = 0.30
 _SQUINT_LIFT: Final = 0.38
 _WIDE_LIFT: Final = 0.22
 _LID_FOLLOWS_GAZE: Final = 0.75
-_OVERLAP: Final = 0.05
-_MAKE_UP: Final = 0.5
+_OVERLAP: Final = 0.02
+_WET_RIM: Final = 0.055
+_LOWER_LID_SHARE: Final = 0.2  # of the way when the eye closes
+_MAKE_UP: Final = 0.25
 _STILL: Final = 1e-3
 
 
@@ -120,11 +122,12 @@ class EyePatch:
         follow = _LID_FOLLOWS_GAZE * shift[1] / max(float(opening.max()), 1.0)
         close = float(np.clip(motion.closed + np.clip(follow, -0.25, 0.35) * (1 - motion.closed), -0.25, 1))
         lift = _SQUINT_LIFT * float(motion.squint) * (1 - motion.closed)
-        new_lower = lower - lift * opening
+        shut = float(np.clip(close, 0, 1)) ** 2
+        new_lower = lower - np.maximum(lift, _LOWER_LID_SHARE * shut) * opening
         raised = _WIDE_LIFT * motion.wide * (1 - motion.closed)
         bow = np.clip(opening / max(float(opening.max()), 1e-3), 0, 1)
         overlap = _OVERLAP * width * bow * np.clip(close * 2 - 1, 0, 1)  # a closed lid covers the wet rim
-        new_upper = upper + (close - raised) * opening + overlap
+        new_upper = upper + (close * (1 - _LOWER_LID_SHARE * shut) - raised) * opening + overlap
         new_upper = np.minimum(new_upper, new_lower + overlap + 0.3)
         if abs(close - raised) < _STILL and lift < _STILL:
             return np.clip(eyeball + 0.5, 0, 255).astype(np.uint8)
@@ -136,15 +139,17 @@ class EyePatch:
         upper_y = np.where(y > edge, y - (new_upper - upper), top + stretch * (fold - lashes))
         lid = self._fetched(np.where(y < top, y, upper_y) - y)
         # what unrolls from the fold is lid skin, not the shadow of the fold
-        fresh = np.clip((new_upper - upper) / (0.9 * fold), 0, 1) * np.clip((y - top) / (0.7 * fold), 0, 1)
+        ramp = np.clip((y - top + 0.25 * fold) / (0.85 * fold), 0, 1)
+        fresh = np.clip((new_upper - upper) / (0.9 * fold), 0, 1) * ramp * ramp * (3 - 2 * ramp)
         fresh *= np.clip((edge - y) / max(1.2 * lashes, 1.5) + 0.9, 0, 1) * np.clip(bow * 3.5, 0, 1)
-        bulge = 0.87 + 0.13 * np.sin(np.pi * np.clip(stretch, 0, 1) ** 1.2)
+        bulge = 0.88 + 0.13 * np.sin(np.pi * np.clip(stretch, 0, 1) ** 1.2)
         lid += (self.lid_hw3 * bulge[..., None] - lid) * (0.92 * fresh)[..., None]
 
         # (4) lower lid, lifted by a squint
         reach = _LOWER_REACH * width
         bottom = lower + reach
-        lower_y = bottom - (bottom - y) * reach / np.maximum(bottom - new_lower, 1e-3)
+        rim = _WET_RIM * width * shut  # which a closing eye presses out of sight
+        lower_y = bottom - (bottom - y) * (reach - rim) / np.maximum(bottom - new_lower, 1e-3)
         cheek = self._fetched(np.where((y > new_lower - 1.5) & (y < bottom), lower_y, y) - y)
 
         # (5) the eyeball between them, a little shaded by the lashes; soft edges
@@ -277,13 +282,18 @@ def _lid_colour(
     """
     luma = photo.mean(-1)
     half = 0.5 * width
-    around = (y < upper - 1.15 * fold) | (y > lower + 0.16 * width) | (np.abs(x) > 1.25 * half)
-    around &= (y > upper - 2.4 * fold) & (y < lower + 0.55 * width)
-    if around.sum() < 12:
+    known = np.zeros(luma.shape, bool)
+    for band, quantile in (  # neither brows nor lashes
+        ((y < upper - 0.95 * fold) & (y > upper - 2.1 * fold), 0.4),
+        ((y > lower + 0.10 * width) & (y < lower + 0.36 * width), 0.25),
+    ):
+        band &= np.abs(x) < 1.25 * half
+        if band.sum() >= 8:
+            known |= band & (luma >= np.quantile(luma[band], quantile))
+    if known.sum() < 8:
         return photo.copy()
-    low, high = np.quantile(luma[around], [0.45, 0.97])  # neither brows and lashes nor glints
-    skin = fill_smoothly(photo, (around & (luma >= low) & (luma <= high)).astype(np.float32))
-    skin = cv2.GaussianBlur(skin, (0, 0), 0.14 * width)
+    skin = fill_smoothly(photo, known.astype(np.float32))
+    skin = cv2.GaussianBlur(skin, (0, 0), 0.10 * width)
     strip = (y < upper - 0.04 * width) & (y > upper - fold) & (np.abs(x) < 1.1 * half)
     if strip.sum() >= 8:
         light = strip & (luma >= np.quantile(luma[strip], 0.4))
