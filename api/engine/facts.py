@@ -59,7 +59,9 @@ def gather(
         for consent in session.scalars(select(Consent).where(Consent.subject_id == subject.subject_id))
     }
     candidates = [consent_facts(session, consent, besides) for consent in on_record.values()]
-    chosen = choose_consent(candidates, request, facts)
+    # what was said to this client comes first: “you have been revoked” helps more than “somebody else may”
+    own = [each for each in candidates if (each.grantee_org, each.grantee_client) == (request.org, request.client_id)]
+    chosen = choose_consent(own or candidates, request, facts)
     if chosen is None:
         return facts, None
     return replace(facts, consent=chosen), on_record[chosen.sha256]
