@@ -93,7 +93,7 @@ def _fit_sources(model: HeadModel, recipe: Recipe, textures: Path, landmarker: P
 
 
 def cast(folder: Path, recipe: Recipe, textures: Path, landmarker: Path) -> None:
-    """Mix the fitted identities into one that is none of them, and write it into the recipe."""
+    """Mix the fitted identities into one that is none of them, and write it into the recipe, over changes by hand."""
     from generator.personas.studio.fit import blend_shapes
     from generator.personas.studio.head import HeadModel
 

@@ -133,7 +133,7 @@ def _hair_material(name: str, melanin: float, redness: float) -> Any:
         "Melanin Redness": redness,
         "Roughness": 0.28,
         "Radial Roughness": 0.4,
-        "Random Color": 0.25,
+        "Random Color": 0.12,
         "Random Roughness": 0.2,
     }.items():
         hair.inputs[key].default_value = value
