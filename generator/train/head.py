@@ -11,7 +11,6 @@ Run by `placet train head`; needs the extra `placet[head]`. About two minutes on
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,7 +89,6 @@ class _Anny:
     """Anny with its full topology, in head axes."""
 
     def __init__(self) -> None:
-        os.environ.setdefault("WARP_LOG", "0")
         import anny
         import torch
 
