@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import uvicorn
+from PIL import Image
 
 from api.app import create_app
 from api.client import Credentials, Enrolled, PlacetClient
@@ -113,6 +114,15 @@ def portrait() -> bytes:
     from generator.personas import list_personas
 
     return list_personas()[0].portrait()
+
+
+def altered(portrait: bytes, value: int) -> bytes:
+    """The same picture with one pixel changed: another portrait, as far as hashes go."""
+    image = Image.open(io.BytesIO(portrait)).convert("RGB")
+    image.putpixel((value % image.width, 0), (value, 2, 3))
+    out = io.BytesIO()
+    image.save(out, "PNG")
+    return out.getvalue()
 
 
 @pytest.fixture(scope="session")

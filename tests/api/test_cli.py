@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from api.cli.root import app
 from api.client import Credentials
+from generator.personas import list_personas
 from policy.consent import PURPOSE_RESEARCH
-from tests.api.conftest import Running
+from tests.api.conftest import Running, altered
 
 
 def run(*arguments: object, expect: int = 0) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def test_the_story_from_the_command_line(server: Running, tmp_path: Path, speech
     }
 
     portrait = tmp_path / "face.png"
-    portrait.write_bytes(_other_portrait())
+    portrait.write_bytes(altered(list_personas()[0].portrait(), 9))
     enrolled = run(
         "subjects", "enrol", portrait, "--key", me, "--class", "persona", "--rights-basis", "made for a test", *url
     )
@@ -129,18 +130,3 @@ def test_bench_log_ends_with_one_json_line() -> None:
 @pytest.mark.parametrize("arguments", [("audit", "show", "x"), ("render",), ("nothing",)])
 def test_wrong_usage_ends_with_status_2(arguments: tuple[str, ...]) -> None:
     assert CliRunner().invoke(app, list(arguments)).exit_code == 2
-
-
-def _other_portrait() -> bytes:
-    """The persona as another picture: the first one is enrolled already."""
-    import io
-
-    from PIL import Image
-
-    from generator.personas import list_personas
-
-    image = Image.open(io.BytesIO(list_personas()[0].portrait())).convert("RGB")
-    image.putpixel((1, 1), (9, 9, 9))
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    return out.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from policy.consent import PURPOSE_EDUCATION, PURPOSE_EVALUATION, PURPOSE_RESEAR
 from policy.decision import ACTION_EVALUATE, PolicyEngine, replay
 from policy.evidence import LogEvidence, verify_evidence
 from policy.identity import SCOPE_OPERATOR_ADMIN, SCOPE_RENDER_CREATE, SCOPE_SUBJECT_SELF, Actor
-from tests.api.conftest import Running, vetted
+from tests.api.conftest import Running, altered, make_wav, vetted
 
 
 def refused(server: Running, client: PlacetClient, **request: Any) -> ProblemError:
@@ -95,17 +96,9 @@ def test_another_portrait_than_the_one_agreed_to_is_refused(
     request_for: dict[str, Any],
     portrait: bytes,
 ) -> None:
-    from io import BytesIO
-
-    from PIL import Image
-
     client = vetted(server, operator, "researcher")
     given = consent_to(subject[0], client)
-    image = Image.open(BytesIO(portrait)).convert("RGB")
-    image.putpixel((0, 0), (1, 2, 3))
-    out = BytesIO()
-    image.save(out, "PNG")
-    swapped = {**request_for, "portrait": out.getvalue(), "portrait_sha256": ""}
+    swapped = {**request_for, "portrait": altered(portrait, 1), "portrait_sha256": ""}
     assert refused(server, client, **swapped).reasons == ("consent.portrait",)
     subject[0].revoke(given["consent_id"])
 
@@ -142,8 +135,6 @@ def test_a_budget_and_a_term_are_limits(
 def test_speech_beyond_the_limit_of_the_service_is_refused(
     server: Running, stranger: PlacetClient, request_for: dict[str, Any]
 ) -> None:
-    from tests.api.conftest import make_wav
-
     long = {**request_for, "speech": make_wav(31.0)}
     assert "duration.limit" in refused(server, stranger, **long).reasons
 
@@ -315,8 +306,6 @@ def test_a_swapped_portrait_ends_the_render_with_a_log_entry(
     portrait: bytes,
     speech: bytes,
 ) -> None:
-    from dataclasses import replace
-
     service = server.service
     client = vetted(server, operator, "researcher")
     given = consent_to(subject[0], client)
