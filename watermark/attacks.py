@@ -1,7 +1,8 @@
 """What happens to a video on its way through the world, as functions from clip to clip: the suite marks are judged by.
 
-Every attack is deterministic. `ISSUED` holds what the mark must always survive; `SUITE` adds harder ones, some of
-which it does not (README.md says which). The sound is left alone: these are attacks on the picture.
+Attacks are seeded: two runs differ by an encoder's last bits at most. `ISSUED` holds what the mark must always survive;
+`SUITE` adds harder ones, some of which it does not (README.md says which). The sound is left alone: these are attacks
+on the picture.
 
 T frame  H,W pixel  C colour channel (R,G,B)
 """
