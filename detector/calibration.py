@@ -1,6 +1,6 @@
 """From logits to statements: probability, likelihood ratio, conformal set, distance from the known, operating point.
 
-Everything here is fitted on identities that the heads never saw, and is a pure function of the logits and embeddings of
+Everything here is fitted on identities that the heads never saw, and is a pure function of the logits and sketches of
 those. What is stated of a single clip:
 
 - `p`: probability of *synthetic* if both classes were equally frequent beforehand (Platt 1999, fitted by scikit-learn).
@@ -9,7 +9,7 @@ those. What is stated of a single clip:
   clip is of the kind calibrated on (Vovk; class-conditional, "Mondrian", and per codec stratum).
 - `ood`: share of the calibration clips that lie nearer to the known material than this one.
 
-N clip  D width of the heads  S sorted nonconformity
+N clip  D width of the sketch  S sorted nonconformity
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Calibration:
     Attributes:
         slope, offset: of the logistic curve from logit to probability.
         scores: nonconformity of the calibration clips, sorted, by (stratum, class).
-        centres_2D: mean embedding of each class.
-        whitening_DD: maps embeddings so that distances count in standard deviations.
+        centres_2D: mean sketch of each class.
+        whitening_DD: maps sketches so that distances count in standard deviations.
         distances_S: distances of the calibration clips from the nearer centre, sorted.
     """
 
@@ -98,18 +98,18 @@ class Calibration:
         num_stranger = len(scores_S) - int(np.searchsorted(scores_S, _strangeness(logit, name), side="left"))
         return (num_stranger + 1) / (len(scores_S) + 1)
 
-    def distance(self, embedding_D: Float[np.ndarray, " d"]) -> float:
+    def distance(self, sketch_D: Float[np.ndarray, " d"]) -> float:
         """Distance from the nearer class centre, in standard deviations."""
-        offsets_2D = (self.centres_2D - embedding_D) @ self.whitening_DD
+        offsets_2D = (self.centres_2D - sketch_D) @ self.whitening_DD
         return float(np.linalg.norm(offsets_2D, axis=1).min())
 
-    def novelty(self, embedding_D: Float[np.ndarray, " d"]) -> float:
+    def novelty(self, sketch_D: Float[np.ndarray, " d"]) -> float:
         """Share of the calibration clips that lie nearer to the known material than this one, 0..1."""
-        return float(np.searchsorted(self.distances_S, self.distance(embedding_D)) / len(self.distances_S))
+        return float(np.searchsorted(self.distances_S, self.distance(sketch_D)) / len(self.distances_S))
 
-    def is_outlier(self, embedding_D: Float[np.ndarray, " d"]) -> bool:
+    def is_outlier(self, sketch_D: Float[np.ndarray, " d"]) -> bool:
         """Whether it lies well beyond every clip calibrated on."""
-        return self.distance(embedding_D) > _OUTLIER_FACTOR * float(self.distances_S[-1])
+        return self.distance(sketch_D) > _OUTLIER_FACTOR * float(self.distances_S[-1])
 
 
 def stratum_of(bits_per_pixel: float | None) -> Stratum:
@@ -121,7 +121,7 @@ def stratum_of(bits_per_pixel: float | None) -> Stratum:
 
 def calibrate(
     logits_N: Float[np.ndarray, " n"],
-    embeddings_ND: Float[np.ndarray, "n d"],
+    sketches_ND: Float[np.ndarray, "n d"],
     labels_N: Int[np.ndarray, " n"],
     strata: list[Stratum],
 ) -> Calibration:
@@ -129,7 +129,7 @@ def calibrate(
 
     Args:
         logits_N: of the whole clips.
-        embeddings_ND: see `Judgement`.
+        sketches_ND: see `Judgement`.
         labels_N: 1 synthetic, 0 authentic; at least one of each.
         strata: codec stratum of each clip.
     """
@@ -143,12 +143,12 @@ def calibrate(
             chosen_N = inside_N & (labels_N == label)
             scores[stratum, name] = np.sort([_strangeness(float(logit), name) for logit in logits_N[chosen_N]])
     # (3) distance from the class centres, under one shrunken covariance
-    centres_2D = np.stack([embeddings_ND[labels_N == label].mean(axis=0) for label in range(2)])
-    whitening_DD = _whitening(embeddings_ND - centres_2D[labels_N])
+    centres_2D = np.stack([sketches_ND[labels_N == label].mean(axis=0) for label in range(2)])
+    whitening_DD = _whitening(sketches_ND - centres_2D[labels_N])
     fitted = Calibration(
         float(curve.coef_[0, 0]), float(curve.intercept_[0]), scores, centres_2D, whitening_DD, np.zeros(1)
     )
-    distances_S = np.sort([fitted.distance(embedding_D) for embedding_D in embeddings_ND])
+    distances_S = np.sort([fitted.distance(sketch_D) for sketch_D in sketches_ND])
     return Calibration(fitted.slope, fitted.offset, scores, centres_2D, whitening_DD, distances_S)
 
 

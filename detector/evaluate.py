@@ -90,7 +90,7 @@ def figures(scored: Sequence[Scored], point: OperatingPoint, *, seed: int = 0) -
         "coverage": _rounded(proportion(sum(not clip.abstains for clip in scored), len(scored))),
         "risk_when_covered": _rounded(_risk([clip for clip in scored if not clip.abstains], point.threshold)),
         "auc_by_synthetic_kind": {
-            kind: _rounded(_auc_against(authentic, [clip for clip in synthetic if clip.kind == kind], seed))
+            kind: auc_between(authentic, [clip for clip in synthetic if clip.kind == kind], seed=seed)
             for kind in sorted({clip.kind for clip in synthetic})
         },
         "fpr_by_authentic_kind": {
@@ -98,7 +98,7 @@ def figures(scored: Sequence[Scored], point: OperatingPoint, *, seed: int = 0) -
             for kind in sorted({clip.kind for clip in authentic})
         },
         "auc_by_stratum": {
-            stratum: _rounded(_auc_against(*_split_by_label(scored, stratum), seed))
+            stratum: auc_between(*_split_by_label(scored, stratum), seed=seed)
             for stratum in sorted({stratum_of(clip.bits_per_pixel) for clip in scored})
         },
     }
@@ -122,19 +122,19 @@ def evaluate(
         plots_dir: where to write `detector.png` (ROC, reliability, scores), or None.
         seed: of the resampling.
         progress: called with files done and files in all.
-    Returns: see `figures`, and `model_version`, `num_without_face`, `clips` with each file's score.
+    Returns: see `figures`, and `model_version`, `num_without_score`, `clips` with each file's score.
     Raises: EmptyCorpusError: a folder has no readable media with a face. MediaError, PictureError: a file is damaged.
     """
     detector = detector or Detector.load()
     labelled = [(path, 0) for path in _media_in(authentic_dir)] + [(path, 1) for path in _media_in(synthetic_dir)]
     identities = {**_identities(authentic_dir), **_identities(synthetic_dir)}
     scored: list[Scored] = []
-    num_without_face = 0
+    num_without_score = 0
     for position, (path, label) in enumerate(labelled):
         clip, bits_per_pixel = _read(path)
         score = detector.score(clip, bits_per_pixel=bits_per_pixel)
         if score.p is None:
-            num_without_face += 1
+            num_without_score += 1
         else:
             kind = "clip" if isinstance(clip, Clip) else "picture"
             identity = identities.get(path, path.stem)
@@ -149,7 +149,7 @@ def evaluate(
     return {
         "model_version": detector.model_version,
         **report,
-        "num_without_face": num_without_face,
+        "num_without_score": num_without_score,
         "clips": clips,
     }
 
@@ -218,12 +218,13 @@ def _risk(clips: Sequence[Scored], threshold: float) -> Interval:
     return proportion(sum(wrong), len(wrong))
 
 
-def _auc_against(authentic: Sequence[Scored], synthetic: Sequence[Scored], seed: int) -> Interval:
+def auc_between(authentic: Sequence[Scored], synthetic: Sequence[Scored], *, seed: int) -> list[float]:
+    """Area under the curve of two sets of clips: value, low and high end of the interval; NaN where one is empty."""
     both = [*authentic, *synthetic]
     if not authentic or not synthetic:
-        return Interval(float("nan"), float("nan"), float("nan"))
+        return [float("nan")] * 3
     p_N, labels_N = np.array([clip.p for clip in both]), np.array([clip.label for clip in both])
-    return bootstrap(auc, p_N, labels_N, [clip.identity for clip in both], seed=seed)
+    return _rounded(bootstrap(auc, p_N, labels_N, [clip.identity for clip in both], seed=seed))
 
 
 def _split_by_label(scored: Sequence[Scored], stratum: str) -> tuple[list[Scored], list[Scored]]:

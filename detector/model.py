@@ -1,21 +1,16 @@
-"""The network: frozen ImageNet features and high-pass statistics per cell of the face, and two small heads that learn.
+"""What is computed of a face crop, and never learns: ImageNet features and high-pass statistics per cell.
 
-A face crop becomes a 14×14 grid of `NUM_CHANNELS` numbers per cell: what EfficientNet-Lite0 sees at strides 4, 8 and
-16, and how the crop's own pixels behave after steganalysis high-pass filters. The last stages of the backbone are left
-out on purpose: they know *who* and *what* is shown, and a detector that sees this learns its training faces by heart.
+A crop becomes a 14×14 grid of `NUM_CHANNELS` numbers per cell: what EfficientNet-Lite0 sees at strides 4, 8 and 16, and
+how the crop's own pixels behave after steganalysis high-pass filters. The last stages of the backbone are left out on
+purpose: they know *who* and *what* is shown, and a detector that sees this learns its training faces by heart.
 
-The spatial head pools the cells of each frame by attention into one logit per frame; the temporal head sees how the
-cells of two consecutive frames differ. The clip's logit is the sum.
-
-B clip  T frame  P pair of consecutive frames (T = 2 P)  C channel  G cell of the grid (row or column)  H,W pixel
-D width of the heads
+C channel  G cell of the grid (row or column)  H,W pixel
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +18,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from detector.errors import BackboneError
@@ -45,37 +40,6 @@ _SRM_5X5 = (
 )
 _SRM_LINE = np.array([[1, -2, 1]], np.float32) / 2
 _RESIDUAL_CAP = 8.0
-
-
-@dataclass(frozen=True)
-class HeadConfig:
-    """Shape of the heads, and what is dropped while they learn.
-
-    Attributes:
-        width: channels per cell inside the heads.
-        dropout: share of channels dropped in each cell.
-        branch_dropout: how often the temporal head is silenced while training, so that the spatial head stands alone.
-    """
-
-    width: int = 48
-    dropout: float = 0.2
-    branch_dropout: float = 0.5
-
-
-class Judgement(NamedTuple):
-    """What the heads say about B clips.
-
-    Attributes:
-        clip_B: logit of the whole clip, larger is more likely synthetic.
-        frame_BT: the spatial head's logit of each frame.
-        cells_BTGG: share of each cell in that logit; sums to it over the grid, up to the bias.
-        embedding_BD: mean of what the spatial head pooled, for telling how far from the training material a clip lies.
-    """
-
-    clip_B: Float32[Tensor, " b"]
-    frame_BT: Float32[Tensor, "b t"]
-    cells_BTGG: Float32[Tensor, "b t g g"]
-    embedding_BD: Float32[Tensor, "b d"]
 
 
 class Features:
@@ -116,61 +80,6 @@ def residual_statistics(crop_HWC: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndar
         square_GG = cv2.resize(size_HW**2, (GRID, GRID), interpolation=cv2.INTER_AREA)
         statistics += [np.log(mean_GG + 0.02), np.log((square_GG + 0.01) / (mean_GG**2 + 0.01))]
     return np.stack(statistics).astype(np.float32)
-
-
-class Heads(nn.Module):
-    """Everything that learns: about forty thousand numbers on top of the frozen cells."""
-
-    def __init__(self, config: HeadConfig) -> None:
-        super().__init__()
-        self.config = config
-        width = config.width
-        # What a channel usually is, measured once on the training material.
-        self.register_buffer("usual_C", torch.zeros(NUM_CHANNELS))
-        self.register_buffer("spread_C", torch.ones(NUM_CHANNELS))
-        self.usual_C: Tensor
-        self.spread_C: Tensor
-        self.enter = nn.Conv2d(NUM_CHANNELS, width, 1)
-        self.around = nn.Conv2d(width, width, 3, padding=1, groups=width)
-        self.mix = nn.Conv2d(width, width, 1)
-        self.attend = nn.Conv2d(width, 1, 1)
-        self.speak = nn.Linear(width, 1)
-        self.dropout = nn.Dropout2d(config.dropout)
-        self.temporal = nn.Sequential(nn.Linear(2 * width, 32), nn.GELU(), nn.Dropout(config.dropout), nn.Linear(32, 1))
-
-    def forward(self, cells_BTCGG: Float[Tensor, "b t c 14 14"]) -> Judgement:
-        """Judge clips from their cells; frames 2p and 2p + 1 are consecutive in the clip, pairs are spread over it.
-
-        An odd number of frames, or a single one (a picture), is judged by the spatial head alone.
-        """
-        num_clips, num_frames = cells_BTCGG.shape[:2]
-        x = (cells_BTCGG.flatten(0, 1).float() - self.usual_C[:, None, None]) / self.spread_C[:, None, None]
-        x = self.dropout(nn.functional.gelu(self.enter(x.clamp(-6, 6))))
-        x = x + self.mix(nn.functional.gelu(self.around(x)))
-        attention_NG = self.attend(x).flatten(1).softmax(dim=1)
-        cells_NDG = x.flatten(2)
-        pooled_ND = (cells_NDG * attention_NG[:, None]).sum(dim=2)
-        frame_BT = self.speak(pooled_ND).view(num_clips, num_frames)
-        shares_NG = attention_NG * torch.einsum("ndg,d->ng", cells_NDG, self.speak.weight[0])
-        clip_B = frame_BT.mean(dim=1)
-        if num_frames >= 2 and num_frames % 2 == 0:
-            silent = self.training and bool(torch.rand(()) < self.config.branch_dropout)
-            if not silent:
-                clip_B = clip_B + self._temporal_logit(x, attention_NG, num_clips)
-        return Judgement(
-            clip_B,
-            frame_BT,
-            shares_NG.view(num_clips, num_frames, GRID, GRID),
-            pooled_ND.view(num_clips, num_frames, -1).mean(dim=1),
-        )
-
-    def _temporal_logit(self, x_NDGG: Tensor, attention_NG: Tensor, num_clips: int) -> Tensor:
-        x_BP2DG = x_NDGG.flatten(2).unflatten(0, (num_clips, -1, 2))
-        weight_BPG = attention_NG.unflatten(0, (num_clips, -1, 2)).mean(dim=2)
-        change_BPDG = (x_BP2DG[:, :, 1] - x_BP2DG[:, :, 0]).abs()
-        near_BD = (change_BPDG * weight_BPG[:, :, None]).sum(dim=3).mean(dim=1)
-        even_BD = change_BPDG.mean(dim=(1, 3))
-        return self.temporal(torch.cat([near_BD, even_BD], dim=1)).squeeze(1)
 
 
 def _mean_and_spread(x_1CHW: Tensor) -> tuple[Tensor, Tensor]:

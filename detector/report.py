@@ -311,14 +311,17 @@ def _limits(evidence: Evidence, media: _Media, detector: Detector) -> list[str]:
     if evidence.mark == "foreign":
         limits.append("There is a mark of this service's key whose id is not in its register.")
     limits.append(
-        "The detector was trained on this project's generator and on self-blended faces; other generators, and stills "
-        "made by generators but not animated, may leave no evidence that it knows."
+        "The detector knows this project's generator. Other generators, pasted faces, and generated stills that are "
+        "not animated may leave no evidence that it knows."
     )
     rate = f"false-alarm rate on {point.num_authentic} authentic test clips between {point.fpr_ci95[0]:.2%} and " + (
         f"{point.fpr_ci95[1]:.2%} (95 %)"
     )
     claim = "established" if point.established else "not established"
-    limits.append(f"Operating point {point.name}: {claim}; {rate}. Most of these clips are filmed portraits.")
+    limits.append(
+        f"Operating point {point.name}: {claim}; {rate}. Most of these are filmed "
+        "portraits; for recordings of people who talk it is an indication."
+    )
     if media.is_cut:
         limits.append(f"The detector looked at the first {WINDOW_S:g} seconds; the mark was looked for everywhere.")
     if media.kind == "picture":

@@ -1,6 +1,6 @@
 """The detector as a whole: weights from one file, clips and pictures in, calibrated statements out.
 
-T frame  H,W pixel  D width of the heads  S sorted nonconformity
+T frame  H,W pixel  S sorted nonconformity
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float16, Float32, UInt8
+from jaxtyping import UInt8
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -29,8 +28,8 @@ from detector.calibration import (
     stratum_of,
 )
 from detector.errors import WeightsError
-from detector.model import HeadConfig, Heads, Judgement
-from detector.observation import NUM_PAIRS, Observation, Observer
+from detector.heads import Heads, Judgement
+from detector.observation import Observation, Observer
 from watermark.media import Clip
 
 WEIGHTS = Path(__file__).with_name("weights") / "detector.safetensors"
@@ -39,6 +38,7 @@ MODEL_CARD = WEIGHTS.with_suffix(".md")
 LEAST_FRAMES = 16
 LEAST_FACE_PX = 64
 _FORMAT = "placet-detector-1"
+_HEAD_TENSORS = ("usual_F", "spread_F", "weight_F", "components_FD")
 
 
 @dataclass(frozen=True)
@@ -81,13 +81,12 @@ class DetectorScore:
     """What the detector can say of one clip or picture.
 
     Attributes:
-        p: probability of synthetic at equal priors; None where nothing was seen.
+        p: probability of synthetic at equal priors; None where no face was seen, or only one frame of it.
         prior: the prior that `p` supposes.
         llr: natural logarithm of the likelihood ratio, synthetic over authentic.
         conformal_set: the classes that cannot be excluded at the stated error rate.
         ood: share of the calibration clips nearer to the known material than this one.
         timeline: the same over time.
-        heat_GG: which cells of the face crop the logit came from, mean over frames; for vetted eyes.
         frames_used: frames looked at.
         num_faces: faces in the fullest of them.
         face_px: side of the main face in pixels; 0 where there is none.
@@ -100,7 +99,6 @@ class DetectorScore:
     conformal_set: tuple[ClassName, ...]
     ood: float | None
     timeline: tuple[Segment, ...]
-    heat_GG: Float32[np.ndarray, "14 14"] | None
     frames_used: int
     num_faces: int
     face_px: float
@@ -143,10 +141,13 @@ class Detector:
         """
         frames_THWC = clip.frames_THWC if isinstance(clip, Clip) else clip[None]
         rate_hz = clip.rate_hz if isinstance(clip, Clip) else 25.0
-        observation = self._observer.observe(frames_THWC, num_pairs=NUM_PAIRS)
+        observation = self._observer.observe(frames_THWC, rate_hz)
         too_few = (TOO_FEW_FRAMES,) if len(frames_THWC) < LEAST_FRAMES else ()
         if observation is None:
-            return DetectorScore(None, PRIOR, None, (), None, (), None, 0, 0, 0.0, (NO_FACE, *too_few))
+            return DetectorScore(None, PRIOR, None, (), None, (), 0, 0, 0.0, (NO_FACE, *too_few))
+        if len(observation.frame_indices) == 1:
+            faces, face_px = observation.num_faces, observation.face_px
+            return DetectorScore(None, PRIOR, None, (), None, (), 1, faces, face_px, too_few)
         return self._state(observation, len(frames_THWC), rate_hz, stratum_of(bits_per_pixel), too_few)
 
     def _state(
@@ -157,14 +158,13 @@ class Detector:
         stratum: Stratum,
         too_few: tuple[Reason, ...],
     ) -> DetectorScore:
-        judged = judge_cells(self._heads, observation.cells_TCGG)
-        logit = float(judged.clip_B[0])
-        embedding_D = judged.embedding_BD[0].numpy().astype(np.float64)
+        judged = self._heads.judge(observation.cells_TCGG)
+        logit = judged.logit
         conformal_set = self._calibration.conformal_set(logit, stratum)
         abstain = list(too_few)
         if observation.face_px < LEAST_FACE_PX:
             abstain.append(FACE_TOO_SMALL)
-        if self._calibration.is_outlier(embedding_D):
+        if self._calibration.is_outlier(judged.sketch_D):
             abstain.append(OUT_OF_DISTRIBUTION)
         if len(conformal_set) == len(CLASSES):
             abstain.append(AMBIGUOUS)
@@ -173,9 +173,8 @@ class Detector:
             prior=PRIOR,
             llr=self._calibration.log_likelihood_ratio(logit),
             conformal_set=conformal_set,
-            ood=self._calibration.novelty(embedding_D),
+            ood=self._calibration.novelty(judged.sketch_D),
             timeline=self._timeline(observation, judged, num_frames, rate_hz),
-            heat_GG=judged.cells_BTGG[0].mean(dim=0).numpy(),
             frames_used=len(observation.frame_indices),
             num_faces=observation.num_faces,
             face_px=observation.face_px,
@@ -186,32 +185,21 @@ class Detector:
         self, observation: Observation, judged: Judgement, num_frames: int, rate_hz: float
     ) -> tuple[Segment, ...]:
         """One segment per pair looked at, reaching half-way to its neighbours."""
-        frame_T = judged.frame_BT[0].numpy()
-        # What the temporal head added to the whole is shared by all segments.
-        shared = float(judged.clip_B[0]) - float(frame_T.mean())
-        pairs = max(1, len(frame_T) // 2)
-        logits = frame_T.reshape(pairs, -1).mean(axis=1) + shared
         middles_s = [
-            (float(np.mean(observation.frame_indices[2 * i : 2 * i + 2])) + 0.5) / rate_hz for i in range(pairs)
+            (first + second + 1) / 2 / rate_hz
+            for first, second in zip(observation.frame_indices[::2], observation.frame_indices[1::2], strict=True)
         ]
         edges_s = [0.0, *((a + b) / 2 for a, b in itertools.pairwise(middles_s)), num_frames / rate_hz]
         return tuple(
             Segment(round(start, 3), round(end, 3), 0, self._calibration.probability(float(logit)))
-            for (start, end), logit in zip(itertools.pairwise(edges_s), logits, strict=True)
+            for (start, end), logit in zip(itertools.pairwise(edges_s), judged.pairs_P, strict=True)
         )
-
-
-def judge_cells(heads: Heads, cells_TCGG: Float16[np.ndarray, "t c 14 14"]) -> Judgement:
-    """What the heads say of one clip, before calibration."""
-    with torch.inference_mode():
-        judged: Judgement = heads(torch.from_numpy(cells_TCGG)[None])
-    return judged
 
 
 def write_weights(path: Path, weights: DetectorWeights) -> str:
     """Write heads, calibration and operating point into one file; returns the model version."""
     calibration = weights.calibration
-    tensors = {f"heads.{name}": np.asarray(value) for name, value in weights.heads.state_dict().items()}
+    tensors = {f"heads.{name}": getattr(weights.heads, name) for name in _HEAD_TENSORS}
     tensors |= {
         f"calibration.scores.{stratum}.{name}": scores_S.astype(np.float64)
         for (stratum, name), scores_S in calibration.scores.items()
@@ -221,7 +209,7 @@ def write_weights(path: Path, weights: DetectorWeights) -> str:
     tensors["calibration.distances_S"] = np.ascontiguousarray(calibration.distances_S, np.float64)
     about = {
         "format": _FORMAT,
-        "config": json.dumps(asdict(weights.heads.config)),
+        "bias": repr(weights.heads.bias),
         "curve": json.dumps([calibration.slope, calibration.offset]),
         "operating_point": json.dumps(asdict(weights.operating_point)),
         "calibrated_on": weights.calibrated_on,
@@ -242,11 +230,7 @@ def read_weights(path: Path) -> tuple[DetectorWeights, str]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if about.get("format") != _FORMAT:
             raise WeightsError(f"{path.name} is not in the form {_FORMAT}; reinstall, or train it again.")
-        heads = Heads(HeadConfig(**json.loads(about["config"])))
-        prefix = "heads."
-        heads.load_state_dict(
-            {name.removeprefix(prefix): torch.from_numpy(t) for name, t in tensors.items() if name.startswith(prefix)}
-        )
+        heads = Heads(**{name: tensors[f"heads.{name}"] for name in _HEAD_TENSORS}, bias=float(about["bias"]))
         slope, offset = json.loads(about["curve"])
         scores = {(s, c): tensors[f"calibration.scores.{s}.{c}"] for s in STRATA for c in CLASSES}
         calibration = Calibration(
@@ -261,7 +245,6 @@ def read_weights(path: Path) -> tuple[DetectorWeights, str]:
         operating_point = OperatingPoint(**{**point, "fpr_ci95": tuple(point["fpr_ci95"])})
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as exc:
         raise WeightsError(f"{path.name} cannot be read ({type(exc).__name__}); reinstall, or train it again.") from exc
-    heads.eval().requires_grad_(False)
     return DetectorWeights(heads, calibration, operating_point, about["calibrated_on"]), _version_of(tensors, about)
 
 

@@ -17,19 +17,23 @@ from detector.calibration import Calibration, OperatingPoint, Stratum, calibrate
 from detector.card import CardFacts, model_card
 from detector.data import Example, ExampleStore, Item, Kind, Material, Quotas, plan, renders_in
 from detector.errors import EmptyCorpusError
-from detector.evaluate import Scored, figures, plot
-from detector.fitting import Schedule, fit_heads
+from detector.evaluate import Scored, auc_between, figures, plot
+from detector.fitting import Teaching, fit_heads
+from detector.heads import Heads
 from detector.metrics import proportion
-from detector.model import HeadConfig, Heads
 from detector.observation import Observer
 from detector.probes import probe_short_cuts
-from detector.score import LEAST_FACE_PX, WEIGHTS, DetectorWeights, judge_cells, write_weights
+from detector.score import LEAST_FACE_PX, WEIGHTS, DetectorWeights, write_weights
 
 Progress = Callable[[str, int, int], None]
 
 OPERATING_POINT = "fpr_1pct"
 _AIMED_FPR = 0.01
 _FEWEST_TO_ESTABLISH = 300
+_SELF_BLENDED = {
+    Kind.SELF_BLENDED_STILL: Kind.FILMED_STILL,
+    Kind.SELF_BLENDED_TALKING: Kind.TALKING,
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class TrainingReport:
 class _Judged(NamedTuple):
     example: Example
     logit: float
-    embedding_D: np.ndarray
+    sketch_D: np.ndarray
 
 
 def material_in(data_root: Path, renders: Path | None, watermark_key: bytes | None = None) -> Material:
@@ -70,8 +74,7 @@ def train(
     scratch: Path,
     weights: Path = WEIGHTS,
     quotas: Quotas | None = None,
-    config: HeadConfig | None = None,
-    schedule: Schedule | None = None,
+    teaching: Teaching | None = None,
     seed: int = 0,
     progress: Progress = lambda stage, done, total: None,
 ) -> TrainingReport:
@@ -82,33 +85,34 @@ def train(
         scratch: where examples are kept between trainings (cells and 16×16 thumbnails, no pictures).
         weights: the file to write; the card gets the same name with `.md`, the plots with `.png`.
         quotas: how much is made of what.
-        config: shape of the heads.
-        schedule: how they are taught.
+        teaching: how the head is taught.
         seed: of everything drawn by chance.
         progress: called with the stage and how far it is.
     Raises: EmptyCorpusError, LeakyCorpusError, BackboneError, MediaError, PictureError.
     """
-    quotas, config, schedule = quotas or Quotas(), config or HeadConfig(), schedule or Schedule()
+    quotas, teaching = quotas or Quotas(), teaching or Teaching()
     # (1) material -> examples
     items = plan(material, quotas, seed)
     examples = _examples(items, material, scratch, progress)
     by_split = {split: [e for e in examples if e.item.split == split] for split in ("train", "calibrate", "test")}
     # (2) heads, from the training identities alone
-    heads = fit_heads(
-        by_split["train"], config, schedule, seed=seed, progress=lambda done, total: progress("teach", done, total)
-    )
+    progress("teach", 0, 1)
+    heads = fit_heads(by_split["train"], teaching)
+    progress("teach", 1, 1)
     # (3) calibration and threshold, from identities that the heads never saw
-    judged = _judge(heads, by_split["calibrate"])
+    calibrated_on = _in_scope(by_split["calibrate"])
+    judged = _judge(heads, calibrated_on)
     if len({one.example.item.label for one in judged}) < 2:
         raise EmptyCorpusError("The calibration split needs examples of both classes; add material.")
     calibration = _calibrate(judged)
     threshold = choose_threshold(_p_of(_balanced_authentic(judged), calibration), _AIMED_FPR)
     # (4) figures, from identities that neither saw
-    tested = _judge(heads, by_split["test"])
+    tested = _judge(heads, _in_scope(by_split["test"]))
     point = operating_point_on(tested_p(tested, calibration), threshold)
     scored = [_scored(one, calibration) for one in tested]
     report = {
         **figures(scored, point, seed=seed),
+        "auc_of_self_blended": _self_blended(_judge(heads, by_split["test"]), calibration, seed),
         "render_against_own_still": _paired_figures(tested, calibration, point, seed),
         "short_cut_probes": {
             name: [round(float(value), 4) for value in interval]
@@ -117,14 +121,14 @@ def train(
         "num_examples": _counts(examples),
     }
     # (5) weights, card, plots
-    version = write_weights(weights, DetectorWeights(heads, calibration, point, _described(by_split["calibrate"])))
+    version = write_weights(weights, DetectorWeights(heads, calibration, point, _described(calibrated_on)))
     facts = CardFacts(
         version,
-        sum(parameter.numel() for parameter in heads.parameters()),
+        heads.num_parameters,
         _sources(material),
         material.mark_share,
         quotas,
-        schedule,
+        teaching,
         seed,
     )
     weights.with_suffix(".md").write_text(model_card(facts, report, point))
@@ -175,9 +179,8 @@ def _examples(items: list[Item], material: Material, scratch: Path, progress: Pr
 def _judge(heads: Heads, examples: Sequence[Example]) -> list[_Judged]:
     judged = []
     for example in examples:
-        judgement = judge_cells(heads, example.cells_TCGG)
-        embedding_D = judgement.embedding_BD[0].numpy().astype(np.float64)
-        judged.append(_Judged(example, float(judgement.clip_B[0]), embedding_D))
+        judgement = heads.judge(example.cells_TCGG)
+        judged.append(_Judged(example, judgement.logit, judgement.sketch_D))
     return judged
 
 
@@ -185,7 +188,7 @@ def _calibrate(judged: Sequence[_Judged]) -> Calibration:
     strata: list[Stratum] = [stratum_of(float(one.example.coding_4[0])) for one in judged]
     return calibrate(
         np.array([one.logit for one in judged]),
-        np.stack([one.embedding_D for one in judged]),
+        np.stack([one.sketch_D for one in judged]),
         np.array([one.example.item.label for one in judged]),
         strata,
     )
@@ -208,11 +211,29 @@ def _p_of(judged: Sequence[_Judged], calibration: Calibration) -> np.ndarray:
 def _scored(one: _Judged, calibration: Calibration) -> Scored:
     item, bits_per_pixel = one.example.item, float(one.example.coding_4[0])
     is_ambiguous = len(calibration.conformal_set(one.logit, stratum_of(bits_per_pixel))) == 2
-    abstains = is_ambiguous or calibration.is_outlier(one.embedding_D)
+    abstains = is_ambiguous or calibration.is_outlier(one.sketch_D)
     p = calibration.probability(one.logit)
     return Scored(
         item.name, item.identity, item.label, str(item.kind), p, abstains, bits_per_pixel, one.example.face_px
     )
+
+
+def _in_scope(examples: Sequence[Example]) -> list[Example]:
+    """What the detector answers for: renders, once there are any; self-blended clips then only taught it manners."""
+    has_renders = any(example.item.kind is Kind.RENDER for example in examples)
+    return [e for e in examples if not (has_renders and e.item.kind in _SELF_BLENDED)]
+
+
+def _self_blended(tested: Sequence[_Judged], calibration: Calibration, seed: int) -> dict[str, list[float]]:
+    """Self-blended clips against the authentic clips that they were made from, by kind."""
+    scored = [_scored(one, calibration) for one in tested]
+    found = {}
+    for kind, origin in _SELF_BLENDED.items():
+        pasted = [clip for clip in scored if clip.kind == kind]
+        whole = [clip for clip in scored if clip.kind == origin and clip.identity in {c.identity for c in pasted}]
+        if pasted and whole:
+            found[str(kind)] = auc_between(whole, pasted, seed=seed)
+    return found
 
 
 def _paired_figures(

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from detector.data import Material, Quotas
-from detector.fitting import Schedule
 from detector.observation import Observer
 from detector.score import Detector
 from detector.train import TrainingReport, train
@@ -59,7 +58,6 @@ def small_training(tmp_path_factory: pytest.TempPathFactory) -> SmallTraining:
         scratch=scratch,
         weights=tmp_path_factory.mktemp("weights") / "detector.safetensors",
         quotas=QUOTAS,
-        schedule=Schedule(num_steps=30, num_pairs=3),
         seed=7,
     )
     return SmallTraining(report, Detector.load(report.weights), material, scratch)

@@ -30,7 +30,7 @@ def test_place_and_size_follow_the_frame(observer: Observer) -> None:
 
 def test_nothing_is_found_in_noise(observer: Observer, rng: np.random.Generator) -> None:
     assert observer.finder.find(rng.integers(0, 255, (300, 400, 3), np.uint8)) == []
-    assert observer.observe(np.zeros((20, 128, 128, 3), np.uint8)) is None
+    assert observer.observe(np.zeros((20, 128, 128, 3), np.uint8), 25.0) is None
 
 
 def test_two_faces_are_counted_and_the_larger_is_followed(observer: Observer) -> None:
@@ -60,9 +60,15 @@ def test_pairs_are_disjoint_and_spread_over_the_clip(num_frames: int, num_pairs:
 
 
 def test_an_observation_has_two_frames_per_pair(observer: Observer) -> None:
-    observation = observer.observe(np.stack([draw_face(4)] * 10), num_pairs=2)
+    observation = observer.observe(np.stack([draw_face(4)] * 10), 25.0, num_pairs=2)
     assert observation is not None
     assert observation.frame_indices == (0, 1, 8, 9)
     assert observation.cells_TCGG.shape[0] == 4
     assert np.isfinite(observation.cells_TCGG).all()
     assert observation.num_faces == 1
+
+
+def test_pairs_of_faster_clips_lie_as_far_apart_in_time(observer: Observer) -> None:
+    frames_THWC = np.stack([draw_face(4)] * 12)
+    seen = [observer.observe(frames_THWC, rate_hz, num_pairs=1) for rate_hz in (12.0, 25.0, 50.0, 100.0)]
+    assert [one.frame_indices for one in seen if one is not None] == [(0, 1), (0, 1), (0, 2), (0, 4)]

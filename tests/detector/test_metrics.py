@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from detector.metrics import (
@@ -27,6 +27,7 @@ def test_auc_counts_ties_half() -> None:
     assert np.isnan(auc(np.zeros(2), np.zeros(2)))
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.booleans()), min_size=2, max_size=40))
 def test_auc_is_antisymmetric(clips: list[tuple[float, bool]]) -> None:
     scores, labels = np.array([s for s, _ in clips]), np.array([y for _, y in clips], int)

@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -76,7 +76,7 @@ def test_bad_pictures_are_named() -> None:
         read_picture(encoded(Image.effect_noise((90, 90), 50), "JPEG")[:600])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 10_000), st.integers(0, 255))
 def test_no_damaged_byte_raises_a_foreign_error(position: int, value: int) -> None:
     data = bytearray(encoded(Image.effect_noise((24, 24), 60), "PNG"))

@@ -197,12 +197,12 @@ def test_a_registered_mark_decides(small_training: SmallTraining, tmp_path: Path
     assert any("not in its register" in limit for limit in stranger["limits"])
 
 
-def test_a_picture_gets_a_score_but_no_verdict(small_training: SmallTraining) -> None:
+def test_a_picture_gets_neither_score_nor_verdict(small_training: SmallTraining) -> None:
     report = report_on(png(draw_face(32)), "image/png", small_training.detector)
     check_shape(report)
     assert report["verdict"] == "abstain"
     assert "too_few_frames" in codes(report)
-    assert report["layers"]["detector"]["p"] is not None
+    assert report["layers"]["detector"]["p"] is None
     assert report["layers"]["watermark"]["state"] == "inconclusive"
     assert report["media"]["frames_used"] == 1
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
-import torch
 
 from detector.data import Example, ExampleStore, plan
 from detector.errors import EmptyCorpusError, WeightsError
 from detector.evaluate import evaluate
-from detector.fitting import Schedule, fit_heads
+from detector.fitting import Teaching, fit_heads
+from detector.heads import NUM_FEATURES, pair_features
 from detector.metrics import auc
-from detector.model import NUM_CHANNELS, HeadConfig, Heads
+from detector.model import NUM_CHANNELS
 from detector.observation import Observer
 from detector.probes import probe_short_cuts
-from detector.score import Detector, judge_cells, read_weights, write_weights
+from detector.score import Detector, read_weights, write_weights
 from detector.train import operating_point_on
 from tests.detector.conftest import QUOTAS, SmallTraining
+from tests.detector.drawing import draw_face
+from watermark.media import Clip, encode_clip
 
 
 @pytest.fixture(scope="module")
@@ -30,42 +33,44 @@ def examples(small_training: SmallTraining, observer: Observer) -> list[Example]
     return list(store.examples(items, observer, mark_share=0.5, watermark_key=None, progress=lambda done, total: None))
 
 
-def test_heads_overfit_a_few_clips(examples: list[Example]) -> None:
+def test_the_head_overfits_a_few_clips(examples: list[Example]) -> None:
     few = [example for example in examples if example.item.split == "train"][:8]
-    config = HeadConfig(dropout=0.0, branch_dropout=0.0)
-    heads = fit_heads(
-        few, config, Schedule(num_steps=60, num_pairs=3, learning_rate=4e-3), seed=1, progress=lambda done, total: None
-    )
-    logits = np.array([float(judge_cells(heads, example.cells_TCGG).clip_B[0]) for example in few])
+    heads = fit_heads(few, Teaching(ridge=1.0))
+    logits = np.array([heads.judge(example.cells_TCGG).logit for example in few])
     assert auc(logits, np.array([example.item.label for example in few])) == 1.0
 
 
-def test_teaching_is_seeded_and_leaves_the_global_chance_alone(examples: list[Example]) -> None:
-    torch.manual_seed(5)
-    before = torch.random.get_rng_state()
-    runs = [
-        fit_heads(examples, HeadConfig(), Schedule(num_steps=4, num_pairs=3), seed=seed, progress=lambda d, t: None)
-        for seed in (3, 3, 4)
-    ]
-    states = [torch.cat([p.flatten() for p in heads.parameters()]) for heads in runs]
-    assert torch.equal(states[0], states[1])
-    assert not torch.equal(states[0], states[2])
-    assert torch.equal(torch.random.get_rng_state(), before)
+def test_teaching_is_repeatable(examples: list[Example]) -> None:
+    first, second = fit_heads(examples, Teaching()), fit_heads(examples, Teaching())
+    assert np.array_equal(first.weight_F, second.weight_F)
+    assert np.array_equal(first.components_FD, second.components_FD)
+    assert not np.array_equal(first.weight_F, fit_heads(examples, Teaching(ridge=0.5)).weight_F)
 
 
 def test_one_class_alone_is_refused(examples: list[Example]) -> None:
     authentic = [example for example in examples if not example.item.label]
     with pytest.raises(EmptyCorpusError):
-        fit_heads(authentic, HeadConfig(), Schedule(num_steps=1), seed=0, progress=lambda done, total: None)
+        fit_heads(authentic, Teaching())
 
 
-def test_logit_is_the_sum_of_its_cells() -> None:
-    torch.manual_seed(0)
-    heads = Heads(HeadConfig()).eval()
-    judged = heads(torch.randn(2, 4, NUM_CHANNELS, 14, 14))
-    assert torch.allclose(judged.cells_BTGG.sum((2, 3)) + heads.speak.bias, judged.frame_BT, atol=1e-5)
-    single = heads(torch.randn(1, 1, NUM_CHANNELS, 14, 14))
-    assert torch.equal(single.clip_B, single.frame_BT[:, 0]), "a picture has no change to judge"
+def test_a_clip_is_the_mean_of_its_pairs(examples: list[Example]) -> None:
+    heads = fit_heads(examples, Teaching())
+    cells_TCGG = examples[0].cells_TCGG
+    whole = heads.judge(cells_TCGG)
+    parts = [heads.judge(cells_TCGG[start : start + 2]).logit for start in range(0, len(cells_TCGG), 2)]
+    assert whole.pairs_P == pytest.approx(parts)
+    assert whole.logit == pytest.approx(np.mean(parts))
+
+
+def test_features_see_motion_within_the_face_and_not_of_the_camera(rng: np.random.Generator) -> None:
+    still = rng.normal(0, 1, (1, NUM_CHANNELS, 14, 14)).repeat(2, axis=0)
+    shaken, speaking = still.copy(), still.copy()
+    shaken[1] += 0.5
+    speaking[1, :, 8:13, 4:10] += 0.5
+    relative = slice(0, 3 * NUM_CHANNELS)
+    assert np.abs(pair_features(shaken)[0, relative] - pair_features(still)[0, relative]).max() < 1e-3
+    assert (pair_features(speaking)[0, :NUM_CHANNELS] - pair_features(still)[0, :NUM_CHANNELS]).min() > 3
+    assert pair_features(still).shape == (1, NUM_FEATURES)
 
 
 def test_report_and_card_say_what_was_done(small_training: SmallTraining) -> None:
@@ -86,8 +91,8 @@ def test_weights_come_back_as_they_were(small_training: SmallTraining, tmp_path:
     again, _ = read_weights(tmp_path / "copy.safetensors")
     assert again.operating_point == weights.operating_point
     assert again.calibration.scores.keys() == weights.calibration.scores.keys()
-    for name, tensor in weights.heads.state_dict().items():
-        assert torch.equal(tensor, again.heads.state_dict()[name])
+    assert again.heads.bias == weights.heads.bias
+    assert np.array_equal(again.heads.weight_F, weights.heads.weight_F)
 
 
 @pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 2], lambda d: b"", lambda d: b"not a tensor" * 40])
@@ -120,22 +125,18 @@ def test_probes_need_pairs_and_give_intervals(examples: list[Example]) -> None:
 
 
 def test_folders_are_evaluated(small_training: SmallTraining, tmp_path: Path) -> None:
-    import cv2
-
-    from tests.detector.drawing import draw_face
-
     for folder, seeds in (("authentic", range(20, 23)), ("synthetic", range(23, 26))):
         (tmp_path / folder).mkdir()
         for seed in seeds:
-            cv2.imwrite(str(tmp_path / folder / f"{seed}.png"), draw_face(seed, 320)[..., ::-1])
-    cv2.imwrite(str(tmp_path / "authentic" / "empty.png"), np.zeros((64, 64, 3), np.uint8))
+            encode_clip(Clip(np.stack([draw_face(seed, 320)] * 4), 25.0), tmp_path / folder / f"{seed}.mp4")
+    cv2.imwrite(str(tmp_path / "authentic" / "picture.png"), draw_face(9, 200)[..., ::-1])
     report = evaluate(
         tmp_path / "authentic", tmp_path / "synthetic", detector=small_training.detector, plots_dir=tmp_path
     )
-    assert report["num_without_face"] == 1
+    assert report["num_without_score"] == 1, "a picture gets no score"
     assert (report["num_authentic"], report["num_synthetic"]) == (3, 3)
     assert 0 <= report["auc"][1] <= report["auc"][0] <= report["auc"][2] <= 1
-    assert report["coverage"][0] == 0.0, "single pictures are no basis for a verdict"
+    assert report["coverage"][0] == 0.0, "clips of four frames are no basis for a verdict"
     assert (tmp_path / "detector.png").is_file()
     with pytest.raises(EmptyCorpusError):
         evaluate(tmp_path / "authentic", tmp_path / "nothing", detector=small_training.detector)
