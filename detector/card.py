@@ -178,6 +178,8 @@ def _limits(report: Mapping[str, Any]) -> str:
         f"talk come from six speakers of one corpus; their false-alarm rate ({heard}, clips of the same few "
         "people, hence "
         "not independent) is an indication and establishes nothing.\n"
+        "- Much of what it goes by is movement within the face, of which filmed portraits have none: expect more false "
+        "alarms on recordings of talking people than the headline says.\n"
         "- Only one generator, in one version, was seen. Other generators, face swaps and newer versions are "
         "not covered; "
         "self-blended clips only kept the head from learning who is protected or talks.\n"

@@ -31,14 +31,14 @@ class Teaching:
             keep the head from learning who is protected or talks, but they are not what it is for.
     """
 
-    ridge: float = 0.005
+    ridge: float = 0.01
     shares: dict[Kind, float] = field(
         default_factory=lambda: {
             Kind.RENDER: 2.0,
             Kind.FILMED_STILL: 1.0,
             Kind.TALKING: 1.0,
-            Kind.SELF_BLENDED_STILL: 0.15,
-            Kind.SELF_BLENDED_TALKING: 0.15,
+            Kind.SELF_BLENDED_STILL: 0.05,
+            Kind.SELF_BLENDED_TALKING: 0.05,
         }
     )
 

@@ -319,8 +319,8 @@ def _limits(evidence: Evidence, media: _Media, detector: Detector) -> list[str]:
     )
     claim = "established" if point.established else "not established"
     limits.append(
-        f"Operating point {point.name}: {claim}; {rate}. Most of these are filmed "
-        "portraits; for recordings of people who talk it is an indication."
+        f"Operating point {point.name}: {claim}; {rate}. Nearly all of "
+        "these are filmed portraits: expect more false alarms on recordings of people who talk."
     )
     if media.is_cut:
         limits.append(f"The detector looked at the first {WINDOW_S:g} seconds; the mark was looked for everywhere.")
