@@ -212,7 +212,7 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
     axes.set_yticks(rows, names, fontsize=8)
     axes.set_xlim(0, 1.02)
     axes.set_ylim(len(names) - 0.4, -1.6)
-    axes.legend(loc="lower left", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     jod = report["min_jod"]
     axes.set_title(
         f"{report['num_clips']} clips, amplitude {report['amplitude']}"

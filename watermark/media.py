@@ -52,6 +52,7 @@ _VIDEO_CODECS = frozenset(
 _AUDIO_CODECS = frozenset(
     ("aac", "mp3", "mp3float", "mp2", "mp2float", "mp1", "mp1float", "opus", "libopus", "vorbis", "libvorbis")
 ) | {"flac", "alac", "ac3", "eac3", "amrnb", "amrwb", "libopencore_amrnb", "libopencore_amrwb"}
+_SOUND_RATES_HZ = (4_000, 384_000)
 _SILENCE_PEAK = 10 ** (-60 / 20)  # −60 dB of full scale: below the noise floor of any microphone in use
 
 ProgressiveCodec = Literal["libx264", "libx265", "libvpx-vp9"]
@@ -326,7 +327,9 @@ class _SoundCollector:
         _check_codec(stream, _AUDIO_CODECS)
         if stream.channels > limits.max_channels:
             raise InputTooLargeError("channels", stream.channels, limits.max_channels)
-        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=rate_hz)
+        self._check_rate(stream.rate)
+        self._resampler: av.AudioResampler | None = None
+        self._form: tuple[str, str, int] | None = None
         self._rate_hz, self._limits = rate_hz, limits
         self._parts: list[NDArray[np.float32]] = []
         self._num_samples = 0
@@ -339,10 +342,26 @@ class _SoundCollector:
             )
         if self.start_s is None:
             self.start_s = frame.time or 0.0
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if form != self._form:  # the first frame, or a stream that changes its channels or rate on the way
+            self._take(None)
+            self._check_rate(frame.sample_rate)
+            self._form = form
+            self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._rate_hz)
         frame.pts = None  # the samples are contiguous; stamps that jump must not make the resampler invent silence
         self._take(frame)
 
+    @staticmethod
+    def _check_rate(rate_hz: int) -> None:
+        low, high = _SOUND_RATES_HZ
+        if not low <= rate_hz <= high:  # also: resampling from a few hertz takes minutes
+            raise UnsupportedMediaError(
+                f"The sound has {rate_hz} samples per second; {low} to {high} are read. Export it at 48000."
+            )
+
     def _take(self, frame: Any) -> None:
+        if self._resampler is None:
+            return
         for part in self._resampler.resample(frame):
             samples_N = np.asarray(part.to_ndarray(), np.float32).reshape(-1)
             self._parts.append(samples_N)
@@ -351,8 +370,7 @@ class _SoundCollector:
                 raise InputTooLongError(self._num_samples / self._rate_hz, self._limits.max_duration_s)
 
     def sound(self) -> Sound:
-        if self._parts:
-            self._take(None)
+        self._take(None)
         samples_N = np.concatenate(self._parts) if self._parts else np.empty(0, np.float32)
         return Sound(np.clip(samples_N, -1.0, 1.0).astype(np.float32), self._rate_hz)
 

@@ -92,7 +92,7 @@ def test_a_folder_without_clips_is_a_usage_error(tmp_path: Path) -> None:
 
 @pytest.mark.needs_data
 def test_real_talking_clips_keep_their_id(shared_data: Path) -> None:
-    clips = clips_below(shared_data / "video" / "grid")[:2]
+    clips = clips_below(shared_data / "video" / "grid")[:1]
     attacks = {name: ISSUED[name] for name in ("none", "crop 70 %", "rotate 5° + CRF 30")}
     report = evaluate(clips, attacks=attacks, measure_visibility=False)
     assert report["issued_all_recovered"], report["attacks"]
