@@ -14,8 +14,8 @@ from watermark.errors import FrameTooSmallError, InconsistentFramesError
 from watermark.media import LIMITED_COLOUR_SCALE, EncoderPlanes
 from watermark.payload import MarkId
 
-AMPLITUDE = 1.35
-"""Root mean square of the mark in each colour-difference channel, in 8-bit full-range steps."""
+AMPLITUDE = 1.25
+"""Root mean square of the mark over both colour-difference channels, in 8-bit full-range steps."""
 MIN_SIDE_PX = 96
 _TORUS_SAMPLES = 128
 

@@ -154,6 +154,8 @@ def sound_file(kind: str, small_video: bytes) -> bytes:
         "playlist": b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile:///etc/hostname\n",
         "video": small_video,
         "not numbers": wav(broken, 16_000, as_float=True),
+        "1 GHz": wav(loud, 10**9),
+        "3 Hz": wav(loud, 3),
         "20 channels": wav(np.repeat(loud, 20, 1), 16_000),
     }
     return files[kind]
@@ -174,6 +176,8 @@ def sound_file(kind: str, small_video: bytes) -> bytes:
         ("playlist", UnsupportedMediaError),
         ("video", UnsupportedMediaError),
         ("not numbers", UnreadableMediaError),
+        ("1 GHz", UnsupportedMediaError),
+        ("3 Hz", MediaError),
         ("20 channels", InputTooLargeError),
     ],
 )
