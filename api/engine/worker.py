@@ -126,8 +126,8 @@ class Worker:
 def prepare_worker(hello: Message) -> Handler:
     """Load models and keys; returns the handler of jobs."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from generator.session import RenderWorker
 
+    from generator.session import RenderWorker
     from watermark.credentials import SigningAuthority
 
     set_threads(int(hello.header["threads"]))
