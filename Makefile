@@ -4,10 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 UV_VERSION := 0.13.9
 
-.PHONY: help demo test lint check serve bench lock clean
+.PHONY: help demo test test-heavy tools lint check serve bench lock clean
 
 help:            ## show this help
-	@grep -E '^[a-z]+: .*##|^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## / — /'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## / — /'
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Placet needs Python 3.11 or newer: call 'make PYTHON=python3.11 …'"; exit 2; }
@@ -21,8 +21,16 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 demo: $(VENV)/.installed   ## one command: instance, server, consent, render, verify, revoke, audit -> demo-out/
 	$(BIN)/placet demo --out demo-out
 
-test: $(VENV)/.installed   ## the test suite (offline, CPU, under 15 minutes on two cores)
+test: $(VENV)/.installed   ## the tests (offline, CPU, under 15 minutes on two cores); what needs an absent tool says so
 	$(BIN)/pytest
+
+test-heavy: $(VENV)/.installed   ## the long tests: crashes by the hundred, fuzzing, a million log entries (under 30 minutes)
+	$(BIN)/pytest -m heavy
+
+tools:           ## install what some tests use besides Python: Node peers, Go, Chromium, SoftHSM (Debian; needs root)
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends golang-go golang-golang-x-mod-dev chromium softhsm2
+	npm ci --prefix tests/simulators/node --no-audit --no-fund
 
 lint: $(VENV)/.installed   ## ruff, types, import contract
 	$(BIN)/ruff check .

@@ -1,0 +1,30 @@
+"""Which outside programs the tests may use: `@pytest.mark.needs("chromium")` skips, with the reason, where one is absent.
+
+`make tools` installs them all; continuous integration has them all, so nothing is skipped there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+NODE_MODULES = Path(__file__).parent / "simulators" / "node" / "node_modules"
+GO_MODULE_SOURCE = Path("/usr/share/gocode/src/golang.org/x/mod/sumdb")
+SOFTHSM_LIBRARIES = (Path("/usr/lib/softhsm/libsofthsm2.so"), Path("/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so"))
+
+PRESENT = {
+    "node": lambda: shutil.which("node") is not None and NODE_MODULES.is_dir(),
+    "go": lambda: shutil.which("go") is not None and GO_MODULE_SOURCE.is_dir(),
+    "chromium": lambda: shutil.which("chromium") is not None,
+    "axe": lambda: (NODE_MODULES / "axe-core").is_dir(),
+    "softhsm": lambda: shutil.which("softhsm2-util") is not None and any(path.is_file() for path in SOFTHSM_LIBRARIES),
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for tool in marker.args:
+            if not PRESENT[tool]():
+                pytest.skip(f"{tool} is not installed; `make tools` installs it")
