@@ -30,6 +30,7 @@ test-heavy: $(VENV)/.installed   ## the long tests: crashes by the hundred, fuzz
 tools:           ## install what some tests use besides Python: Node peers, Go, Chromium, SoftHSM (Debian; needs root)
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends golang-go golang-golang-x-mod-dev chromium softhsm2
+	command -v npm > /dev/null || apt-get install -y -qq --no-install-recommends nodejs npm
 	npm ci --prefix tests/simulators/node --no-audit --no-fund
 
 lint: $(VENV)/.installed   ## ruff, types, import contract

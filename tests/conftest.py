@@ -1,4 +1,4 @@
-"""Which outside programs the tests may use: `@pytest.mark.needs("chromium")` skips, with the reason, where one is absent.
+"""Outside programs that tests may use: `@pytest.mark.needs("chromium")` skips, with the reason, where one is absent.
 
 `make tools` installs them all; continuous integration has them all, so nothing is skipped there.
 """
