@@ -39,6 +39,13 @@ class Settings(BaseSettings):
     clock_leeway_s: int = Field(default=5, ge=0, le=30, description="Clock difference tolerated in tokens.")
     challenge_lifetime_s: int = Field(default=300, gt=0, le=3600, description="Lifetime of an enrolment challenge.")
 
+    # -- browsers
+    session_idle_s: Seconds = Field(default=3600.0, description="A browser session ends after so long without use.")
+    session_lifetime_s: Seconds = Field(default=12 * 3600.0, description="A browser session ends after so long anyway.")
+    invitation_lifetime_s: Seconds = Field(
+        default=24 * 3600.0, description="Lifetime of the one-time link that lets a member of staff make a passkey."
+    )
+
     # -- what may come in
     max_portrait_bytes: Bytes = Field(default=20 * MIB, description="Largest portrait file.")
     max_speech_bytes: Bytes = Field(default=64 * MIB, description="Largest speech file.")
@@ -85,6 +92,22 @@ class Settings(BaseSettings):
         """The issuer, or what it defaults to."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.issuer or f"http://{host}:{self.port}"
+
+    @property
+    def browser_origin(self) -> str:
+        """Origin of the pages, as a browser writes it, and the one that passkeys are bound to.
+
+        Passkeys need a name, not an address (WebAuthn §5.1.2): on loopback that is `localhost`.
+        """
+        parts = urlsplit(self.base_url)
+        host = "localhost" if parts.hostname in {"127.0.0.1", "::1"} else str(parts.hostname)
+        default_port = {"http": 80, "https": 443}[parts.scheme]
+        return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in (None, default_port) else "")
+
+    @property
+    def rp_id(self) -> str:
+        """WebAuthn relying party id: the host of `browser_origin`."""
+        return str(urlsplit(self.browser_origin).hostname)
 
     @property
     def database_path(self) -> Path:
