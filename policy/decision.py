@@ -111,6 +111,7 @@ class PolicyEngine:
         Raises: PolicySetError: syntax, a policy that does not fit the schema, a missing or doubled @id, a forbid
             without @says, or a core rule that is missing.
         """
+        self.schema_text, self.policy_text = schema_text, policy_text  # as they stood, for `policy.archive`
         try:
             self._schema = cedarpy.Schema.from_str(schema_text)
             parsed = json.loads(cedarpy.policies_to_json_str(policy_text))
