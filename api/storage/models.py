@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import JSON, Float, ForeignKey, Index, Integer, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Base(DeclarativeBase):
@@ -169,3 +169,31 @@ class SpentId(Base):
     space: Mapped[str] = mapped_column(String(100), primary_key=True)
     value: Mapped[str] = mapped_column(String(200), primary_key=True)
     expires_at: Mapped[float] = mapped_column(Float, index=True)
+
+
+class BrowserSession(Base):
+    """Somebody who signed in with a browser. The row is found by a keyed hash of the cookie, never by the cookie."""
+
+    __tablename__ = "browser_sessions"
+    session_pseudonym: Mapped[str] = mapped_column(String(100), primary_key=True)
+    account_id: Mapped[str] = mapped_column(String(64), index=True)  # a subject_id or client_id
+    kind: Mapped[str] = mapped_column(String(16))  # subject | researcher | auditor | operator
+    csrf: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[float] = mapped_column(Float)
+    seen_at: Mapped[float] = mapped_column(Float)
+    expires_at: Mapped[float] = mapped_column(Float, index=True)
+
+
+class Invitation(Base):
+    """A one-time link with which a member of staff makes their first passkey, found by a keyed hash of its token."""
+
+    __tablename__ = "invitations"
+    token_pseudonym: Mapped[str] = mapped_column(String(100), primary_key=True)
+    client_id: Mapped[str] = mapped_column(String(64))  # the account that comes into being with the passkey
+    kind: Mapped[str] = mapped_column(String(16))  # auditor | operator
+    name: Mapped[str] = mapped_column(String(200))
+    org: Mapped[str] = mapped_column(String(200))
+    created_at: Mapped[float] = mapped_column(Float)
+    expires_at: Mapped[float] = mapped_column(Float)
+    used_at: Mapped[float | None] = mapped_column(Float, default=None)
+    log_index: Mapped[int] = mapped_column(Integer)
