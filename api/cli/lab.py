@@ -12,7 +12,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -155,36 +154,6 @@ def bench_policy(as_json: Json = False) -> None:
 
         rate = round(batch / _median_s(decide))
         emit(as_json, {"bench": "policy", "decisions_per_s": rate, **machine()}, f"{rate:,} decisions per second")
-
-
-@bench.command("log")
-def bench_log(as_json: Json = False) -> None:
-    """Durable appends per second, one by one and from many threads, in a log of its own."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    from policy.log import Log
-
-    with reporting(as_json), tempfile.TemporaryDirectory() as scratch:
-        log = Log.create(Path(scratch) / "log", Ed25519PrivateKey.generate(), "bench.placet.local/log")
-        single, grouped, threads = 20, 640, 64
-
-        def one_by_one() -> None:
-            for number in range(single):
-                log.append("bench", {"number": number})
-
-        def from_many_threads() -> None:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(lambda number: log.append("bench", {"number": number}), range(grouped)))
-
-        result = {
-            "bench": "log",
-            "single_per_s": round(single / _median_s(one_by_one, runs=3)),
-            "grouped_per_s": round(grouped / _median_s(from_many_threads, runs=3)),
-            "threads": threads,
-            **machine(),
-        }
-        text = f"{result['single_per_s']:,} durable entries/s one by one, {result['grouped_per_s']:,} in groups"
-        emit(as_json, result, text)
 
 
 # -- train
