@@ -4,6 +4,7 @@
     ├── CanonicalError                 canonical.invalid            not RFC 8785 JSON, or cannot be written as such
     ├── IdentityError                  identity.invalid             an actor or identifier of the wrong form
     ├── KeyRingError                   keys.invalid                 key files missing, damaged, or readable by others
+    │   └── UnwrapError                keys.unwrap                  a wrapped key that does not open
     ├── InstanceError                  instance.invalid             an instance directory that cannot be made or opened
     ├── PolicySetError                 policy.invalid               Cedar files that must not be used
     ├── ReplayError                    decision.replay              a logged decision that does not come out again
@@ -16,6 +17,17 @@
     │   ├── StatementNonceError        statement.nonce
     │   ├── MinorRefusedError          enrolment.minor
     │   └── AttestationError           enrolment.attestation
+    ├── PasskeyError                   passkey.invalid              a WebAuthn registration or assertion
+    │   ├── PasskeyMalformedError      passkey.malformed
+    │   ├── PasskeyChallengeError      passkey.challenge
+    │   ├── PasskeyOriginError         passkey.origin
+    │   ├── PasskeyRelyingPartyError   passkey.rp_id
+    │   ├── PasskeyPresenceError       passkey.user_verification
+    │   ├── PasskeyAlgorithmError      passkey.algorithm
+    │   ├── PasskeySignatureError      passkey.signature
+    │   ├── PasskeyCounterError        passkey.sign_count
+    │   ├── PasskeyUnknownError        passkey.unknown
+    │   └── PasskeyAccountError        passkey.account              somebody else's passkey
     ├── LogError                       log.invalid
     │   ├── LogUnavailableError        log.unavailable              nothing may be released until this is solved
     │   ├── LogCorruptError            log.corrupt
@@ -77,6 +89,12 @@ class KeyRingError(PolicyError):
     """The key files are missing, damaged, or readable by others."""
 
     code = "keys.invalid"
+
+
+class UnwrapError(KeyRingError):
+    """A wrapped key that was changed, belongs to something else, or whose wrapping key is gone."""
+
+    code = "keys.unwrap"
 
 
 class InstanceError(PolicyError):
@@ -149,6 +167,72 @@ class AttestationError(StatementError):
     """The class of the subject is not attested as it must be."""
 
     code = "enrolment.attestation"
+
+
+class PasskeyError(PolicyError):
+    """A passkey was not accepted."""
+
+    code = "passkey.invalid"
+
+
+class PasskeyMalformedError(PasskeyError):
+    """The browser's answer is not of the form that WebAuthn gives it."""
+
+    code = "passkey.malformed"
+
+
+class PasskeyChallengeError(PasskeyError):
+    """It answers another challenge, or one that is used up or too old."""
+
+    code = "passkey.challenge"
+
+
+class PasskeyOriginError(PasskeyError):
+    """It was used on, or inside, another page."""
+
+    code = "passkey.origin"
+
+
+class PasskeyRelyingPartyError(PasskeyError):
+    """It is bound to another site."""
+
+    code = "passkey.rp_id"
+
+
+class PasskeyPresenceError(PasskeyError):
+    """Nobody was verified by the authenticator."""
+
+    code = "passkey.user_verification"
+
+
+class PasskeyAlgorithmError(PasskeyError):
+    """Its key is of a kind that is not accepted."""
+
+    code = "passkey.algorithm"
+
+
+class PasskeySignatureError(PasskeyError):
+    """The signature is not by the passkey on record."""
+
+    code = "passkey.signature"
+
+
+class PasskeyCounterError(PasskeyError):
+    """Its counter did not move on."""
+
+    code = "passkey.sign_count"
+
+
+class PasskeyUnknownError(PasskeyError):
+    """No such passkey is on record."""
+
+    code = "passkey.unknown"
+
+
+class PasskeyAccountError(PasskeyError):
+    """The passkey belongs to another account."""
+
+    code = "passkey.account"
 
 
 class LogError(PolicyError):
