@@ -30,12 +30,23 @@
     │   └── PasskeyAccountError        passkey.account              somebody else's passkey
     ├── LogError                       log.invalid
     │   ├── LogUnavailableError        log.unavailable              nothing may be released until this is solved
+    │   │   └── WitnessRequiredError   log.witness                  too few witnesses have cosigned
     │   ├── LogCorruptError            log.corrupt
     │   ├── EntryRefusedError          log.entry_refused            too large, secret inside, wrong form
     │   ├── EntryNotFoundError         log.not_found
     │   ├── CheckpointError            log.checkpoint
     │   ├── ProofError                 log.proof
-    │   └── BundleError                log.bundle
+    │   ├── BundleError                log.bundle
+    │   ├── ArchiveError               log.archive                  policy texts that are not kept, or damaged
+    │   ├── SearchIndexError           log.index                    the search index beside the log
+    │   └── WitnessError               witness.invalid              a witness that does not cosign
+    │       ├── WitnessMalformedError  witness.malformed
+    │       ├── WitnessOriginError     witness.origin
+    │       ├── WitnessSignatureError  witness.signature
+    │       ├── WitnessConflictError   witness.conflict             carries the size that it knows
+    │       ├── WitnessSplitViewError  witness.split_view
+    │       ├── WitnessProofError      witness.proof
+    │       └── WitnessStateError      witness.state
     └── PermitError                    permit.invalid
         ├── PermitMalformedError       permit.malformed
         ├── PermitSignatureError       permit.signature
@@ -281,6 +292,76 @@ class BundleError(LogError):
     """An export bundle that cannot be written or read."""
 
     code = "log.bundle"
+
+
+class WitnessRequiredError(LogUnavailableError):
+    """Too few witnesses have cosigned; nothing may be released until enough have."""
+
+    code = "log.witness"
+
+
+class ArchiveError(LogError):
+    """Policy texts of that hash are not kept here, or are damaged."""
+
+    code = "log.archive"
+
+
+class SearchIndexError(LogError):
+    """The search index cannot be read or written; it can be deleted and is then built again."""
+
+    code = "log.index"
+
+
+class WitnessError(LogError):
+    """Base of the reasons for which a witness does not cosign."""
+
+    code = "witness.invalid"
+
+
+class WitnessMalformedError(WitnessError):
+    """Not a request of the protocol, or one that would roll back."""
+
+    code = "witness.malformed"
+
+
+class WitnessOriginError(WitnessError):
+    """A log that the witness does not watch."""
+
+    code = "witness.origin"
+
+
+class WitnessSignatureError(WitnessError):
+    """Not signed by a key of that log."""
+
+    code = "witness.signature"
+
+
+class WitnessConflictError(WitnessError):
+    """The witness has cosigned a checkpoint of another size than the request starts from."""
+
+    code = "witness.conflict"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"The last checkpoint that was cosigned has size {size}; prove consistency from there.")
+        self.size = size
+
+
+class WitnessSplitViewError(WitnessError):
+    """Two roots for one size."""
+
+    code = "witness.split_view"
+
+
+class WitnessProofError(WitnessError):
+    """The consistency proof does not verify."""
+
+    code = "witness.proof"
+
+
+class WitnessStateError(WitnessError):
+    """The witness cannot read or write what it has seen."""
+
+    code = "witness.state"
 
 
 class PermitError(PolicyError):

@@ -16,6 +16,7 @@ import base64
 import binascii
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,14 +25,22 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from policy.errors import CheckpointError
 from policy.keys import public_key_bytes
+from policy.kms import SigningKey, as_signing_key
 from policy.merkle import HASH_NUM_BYTES
 
 ALGORITHM_ED25519: Final = 0x01
+ALGORITHM_COSIGNATURE: Final = 0x04
+"""Ed25519 by a witness, over checkpoint and time: see `policy.cosignature`."""
 MAX_NOTE_NUM_BYTES: Final = 1_000_000
 _KEY_ID_NUM_BYTES: Final = 4
 _NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,255}")
 _SIGNATURE_LINE = re.compile(r"— (?P<name>\S+) (?P<signature>\S+)\n")
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
+
+
+LogKeys = ed25519.Ed25519PublicKey | Sequence[ed25519.Ed25519PublicKey]
+"""The key of a log, or its key and those that it had before: any of them may have signed."""
+Signer = SigningKey | ed25519.Ed25519PrivateKey
 
 
 @dataclass(frozen=True)
@@ -53,23 +62,23 @@ def check_key_name(name: str) -> str:
     return name
 
 
-def key_id(name: str, public_key: ed25519.Ed25519PublicKey) -> bytes:
-    """SHA-256(name || 0x0A || 0x01 || public key)[:4], c2sp.org/signed-note."""
-    raw = bytes([ALGORITHM_ED25519]) + public_key_bytes(public_key)
+def key_id(name: str, public_key: ed25519.Ed25519PublicKey, algorithm: int = ALGORITHM_ED25519) -> bytes:
+    """SHA-256(name || 0x0A || algorithm || public key)[:4], c2sp.org/signed-note."""
+    raw = bytes([algorithm]) + public_key_bytes(public_key)
     return hashlib.sha256(name.encode() + b"\n" + raw).digest()[:_KEY_ID_NUM_BYTES]
 
 
-def verifier_key(name: str, public_key: ed25519.Ed25519PublicKey) -> str:
-    """The public key in the text form that other note readers take: `name+hex key id+base64(0x01 || key)`."""
-    raw = bytes([ALGORITHM_ED25519]) + public_key_bytes(public_key)
-    return f"{name}+{key_id(name, public_key).hex()}+{_b64(raw)}"
+def verifier_key(name: str, public_key: ed25519.Ed25519PublicKey, algorithm: int = ALGORITHM_ED25519) -> str:
+    """The public key in the text form that other note readers take: `name+hex key id+base64(algorithm || key)`."""
+    raw = bytes([algorithm]) + public_key_bytes(public_key)
+    return f"{name}+{key_id(name, public_key, algorithm).hex()}+{_b64(raw)}"
 
 
-def parse_verifier_key(text: str) -> tuple[str, ed25519.Ed25519PublicKey]:
+def parse_verifier_key(text: str, algorithm: int = ALGORITHM_ED25519) -> tuple[str, ed25519.Ed25519PublicKey]:
     """Read `verifier_key`'s form.
 
-    Returns: the name of the log, and its key.
-    Raises: CheckpointError: not of that form, or the key id is not that of name and key.
+    Returns: the name of the log or witness, and its key.
+    Raises: CheckpointError: not of that form, of another algorithm, or the key id is not that of name and key.
     """
     try:
         name, claimed_id, encoded = text.strip().split("+", 2)
@@ -77,25 +86,43 @@ def parse_verifier_key(text: str) -> tuple[str, ed25519.Ed25519PublicKey]:
         public_key = ed25519.Ed25519PublicKey.from_public_bytes(raw[1:])
     except ValueError as exc:
         raise CheckpointError("This is not a verifier key; it looks like name+01234567+A….") from exc
-    if raw[0] != ALGORITHM_ED25519 or key_id(name, public_key).hex() != claimed_id:
+    if raw[0] != algorithm or key_id(name, public_key, algorithm).hex() != claimed_id:
         raise CheckpointError("The verifier key does not hold what its key id says; copy it again, whole.")
     return name, public_key
 
 
-def sign_note(text: str, name: str, key: ed25519.Ed25519PrivateKey) -> str:
-    """`text` (which ends in a newline) with one signature line by `key`."""
+def sign_note(text: str, name: str, *keys: Signer) -> str:
+    """`text` (which ends in a newline) with one signature line by each key; two when one key hands over to the next."""
     if not text.endswith("\n"):
         raise CheckpointError("The text of a note must end in a newline.")
-    signature = key_id(name, key.public_key()) + key.sign(text.encode())
-    return f"{text}\n— {check_key_name(name)} {_b64(signature)}\n"
+    check_key_name(name)
+    lines = []
+    for key in map(as_signing_key, keys):
+        if not isinstance(public_key := key.public_key, ed25519.Ed25519PublicKey):
+            raise CheckpointError("Checkpoints are signed with Ed25519 keys.")
+        lines.append(f"— {name} {_b64(key_id(name, public_key) + key.sign(text.encode()))}\n")
+    return f"{text}\n{''.join(lines)}"
 
 
-def verify_note(note: bytes, name: str, public_key: ed25519.Ed25519PublicKey) -> str:
-    """The text of a note that `public_key` signed under `name`; signatures of other keys are passed over.
+@dataclass(frozen=True)
+class SignatureLine:
+    """One signature line of a note, unverified: whose it claims to be, and the signature without the key id."""
 
-    Raises: CheckpointError: malformed, or no valid signature by this key.
+    name: str
+    key_id: bytes
+    signature: bytes
+
+    @property
+    def text(self) -> str:
+        """The line as it stands in a note, newline included."""
+        return f"— {self.name} {_b64(self.key_id + self.signature)}\n"
+
+
+def split_note(note: bytes) -> tuple[str, list[SignatureLine]]:
+    """The text of a note and its signature lines, in order; nothing is verified yet (c2sp.org/signed-note, "Format").
+
+    Raises: CheckpointError: malformed.
     """
-    # (1) the outer form: UTF-8, text, blank line, signature lines (c2sp.org/signed-note, "Format")
     if len(note) > MAX_NOTE_NUM_BYTES:
         raise CheckpointError("The checkpoint is far too long to be one.")
     try:
@@ -103,23 +130,41 @@ def verify_note(note: bytes, name: str, public_key: ed25519.Ed25519PublicKey) ->
     except UnicodeDecodeError as exc:
         raise CheckpointError("The checkpoint is not UTF-8 text.") from exc
     head, separator, tail = whole.rpartition("\n\n")
-    text = head + "\n"
     if not separator or not tail or any(ord(char) < 0x20 and char != "\n" for char in whole):
         raise CheckpointError("The checkpoint is not a signed note.")
+    return head + "\n", parse_signature_lines(tail)
+
+
+def parse_signature_lines(tail: str) -> list[SignatureLine]:
+    """The lines below the blank line of a note. Raises: CheckpointError."""
     lines = tail.splitlines(keepends=True)
     matches = [_SIGNATURE_LINE.fullmatch(line) for line in lines]
     if "".join(lines) != tail or not all(matches):
         raise CheckpointError("A signature line of the checkpoint is malformed.")
-    # (2) the line with our name and key id
-    wanted = key_id(name, public_key)
+    found: list[SignatureLine] = []
     for match in matches:
         assert match is not None
         blob = _unb64(match["signature"])
-        if match["name"] != name or blob[:_KEY_ID_NUM_BYTES] != wanted:
+        found.append(SignatureLine(match["name"], blob[:_KEY_ID_NUM_BYTES], blob[_KEY_ID_NUM_BYTES:]))
+    return found
+
+
+def verify_note(note: bytes, name: str, public_keys: LogKeys) -> str:
+    """The text of a note that one of `public_keys` signed under `name`; signatures of other keys are passed over.
+
+    Raises: CheckpointError: malformed, no signature by these keys, or a wrong one.
+    """
+    # (1) the outer form: UTF-8, text, blank line, signature lines (c2sp.org/signed-note, "Format")
+    text, lines = split_note(note)
+    # (2) a line with our name and the id of one of our keys
+    keys = [public_keys] if isinstance(public_keys, ed25519.Ed25519PublicKey) else public_keys
+    wanted = {key_id(name, public_key): public_key for public_key in keys}
+    for line in lines:
+        if line.name != name or (public_key := wanted.get(line.key_id)) is None:
             continue
         # (3) Ed25519 over the text, RFC 8032 §5.1.7
         try:
-            public_key.verify(blob[_KEY_ID_NUM_BYTES:], text.encode())
+            public_key.verify(line.signature, text.encode())
         except InvalidSignature as exc:
             raise CheckpointError("The signature of the checkpoint is wrong: it was changed after signing.") from exc
         return text
@@ -131,13 +176,13 @@ def checkpoint_text(origin: str, size: int, root: bytes) -> str:
     return f"{origin}\n{size}\n{_b64(root)}\n"
 
 
-def sign_checkpoint(origin: str, size: int, root: bytes, key: ed25519.Ed25519PrivateKey) -> str:
+def sign_checkpoint(origin: str, size: int, root: bytes, *keys: Signer) -> str:
     """The signed checkpoint of a tree."""
-    return sign_note(checkpoint_text(origin, size, root), origin, key)
+    return sign_note(checkpoint_text(origin, size, root), origin, *keys)
 
 
-def verify_checkpoint(note: bytes, public_key: ed25519.Ed25519PublicKey, *, origin: str | None = None) -> Checkpoint:
-    """Read a checkpoint that `public_key` signed.
+def verify_checkpoint(note: bytes, public_keys: LogKeys, *, origin: str | None = None) -> Checkpoint:
+    """Read a checkpoint that one of `public_keys` signed.
 
     Args:
         origin: the log that it must be of; by default the one that it names (the key id binds name and key).
@@ -148,7 +193,7 @@ def verify_checkpoint(note: bytes, public_key: ed25519.Ed25519PublicKey, *, orig
     if unverified_origin != name:
         raise CheckpointError("The checkpoint is of another log.")
     # (1) signature, before anything else is read
-    text = verify_note(note, check_key_name(name), public_key)
+    text = verify_note(note, check_key_name(name), public_keys)
     # (2) origin, size, root; extension lines are not used by this log
     lines = text.split("\n")
     if len(lines) != 4 or not _DECIMAL.fullmatch(lines[1]):

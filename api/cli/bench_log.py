@@ -172,8 +172,13 @@ def _large_log(place: Path, key: Ed25519PrivateKey, num_entries: int, seed: int)
 def _sync_times_s(place: Path) -> list[float]:
     """Seconds of one small append made durable, over and over."""
     descriptor = os.open(place / "sync", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def write() -> None:
+        write_all(descriptor, bytes(200))
+        fsync_data(descriptor)
+
     try:
-        return [_seconds(lambda: (write_all(descriptor, bytes(200)), fsync_data(descriptor))) for _ in range(_SYNCS)]
+        return [_seconds(write) for _ in range(_SYNCS)]
     finally:
         os.close(descriptor)
 
