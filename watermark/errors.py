@@ -30,6 +30,8 @@ class WatermarkError(Exception):
         └── CredentialError                credentials
             ├── AuthorityError             credentials.authority   PKI files missing, damaged or not matching
             ├── SigningError               credentials.signing     no valid signature could be made; nothing delivered
+            │   └── TimeStampError         credentials.time_stamp  the time-stamp authority gave no valid stamp
+            ├── LiveError                  live                    a live stream does not verify (see watermark.live)
             └── InvalidManifestSpecError   credentials.invalid_spec
     """
 
@@ -164,6 +166,18 @@ class SigningError(CredentialError):
     """No manifest that verifies could be made (expired certificate, failing key): nothing was delivered."""
 
     code: ClassVar[str] = "credentials.signing"
+
+
+class TimeStampError(SigningError):
+    """The time-stamp authority did not answer, or not with a valid stamp: nothing was delivered."""
+
+    code: ClassVar[str] = "credentials.time_stamp"
+
+
+class LiveError(CredentialError):
+    """Base of what is wrong with a live stream; the errors themselves stand in `watermark.live`."""
+
+    code: ClassVar[str] = "live"
 
 
 class InvalidManifestSpecError(CredentialError):

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ObjectIdentifier
 
+from watermark.authority import LocalKey
 from watermark.credentials import (
     COMPOSITE_SOURCE_TYPE,
     SOFT_BINDING_ALGORITHM,
@@ -181,11 +182,16 @@ def test_text_is_no_media() -> None:
 # ---- the authority ---------------------------------------------------------------------------------------------------
 
 
+def leaf_key_path(directory: Path) -> Path:
+    (path,) = directory.glob("leaf-*.key")
+    return path
+
+
 def test_files_are_for_the_owner_alone(tmp_path: Path) -> None:
     SigningAuthority.create(tmp_path / "pki", "Placet")
     assert stat.S_IMODE((tmp_path / "pki").stat().st_mode) == 0o700
     files = list((tmp_path / "pki").iterdir())
-    assert len(files) == 6
+    assert len(files) == 8
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
@@ -195,7 +201,7 @@ def test_the_leaf_is_what_the_trust_model_asks_for(authority: SigningAuthority) 
     usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
     assert usage.digital_signature and usage.content_commitment and not usage.key_cert_sign
     purposes = list(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
-    assert ObjectIdentifier("1.3.6.1.4.1.62558.2.1") in purposes
+    assert purposes == [ObjectIdentifier("1.3.6.1.4.1.62558.2.1")]
     assert isinstance(leaf.public_key(), ec.EllipticCurvePublicKey)
     assert intermediate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
 
@@ -240,7 +246,7 @@ def test_a_failing_key_service_delivers_nothing(
     broken = Unreachable(
         root_pem=authority.root_pem,
         chain_pem=authority.chain_pem,
-        leaf_key=ec.generate_private_key(ec.SECP256R1()),
+        leaf_key=LocalKey(ec.generate_private_key(ec.SECP256R1())),
         now=lambda: dt.datetime.now(dt.UTC),
     )
     with pytest.raises(SigningError):
@@ -254,7 +260,7 @@ def test_a_wrong_key_delivers_nothing(
     wrong = SigningAuthority(
         root_pem=authority.root_pem,
         chain_pem=authority.chain_pem,
-        leaf_key=ec.generate_private_key(ec.SECP256R1()),
+        leaf_key=LocalKey(ec.generate_private_key(ec.SECP256R1())),
         now=lambda: dt.datetime.now(dt.UTC),
     )
     with pytest.raises(SigningError):
@@ -262,10 +268,11 @@ def test_a_wrong_key_delivers_nothing(
     assert not (tmp_path / "out.mp4").exists()
 
 
-@pytest.mark.parametrize("name", ["root.pem", "intermediate.pem", "leaf.pem", "leaf.key"])
-def test_a_missing_or_damaged_file_is_named(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pattern", ["root.pem", "intermediate.pem", "leaf.pem", "leaf-*.key"])
+def test_a_missing_or_damaged_file_is_named(pattern: str, tmp_path: Path) -> None:
     directory = tmp_path / "pki"
     SigningAuthority.create(directory, "Placet")
+    (name,) = (path.name for path in directory.glob(pattern))
     (directory / name).write_text("-----BEGIN NOTHING-----\n")
     with pytest.raises(AuthorityError, match="damaged"):
         SigningAuthority.load(directory)
@@ -276,7 +283,7 @@ def test_a_missing_or_damaged_file_is_named(name: str, tmp_path: Path) -> None:
 
 def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     SigningAuthority.create(tmp_path / "pki", "Placet")
-    (tmp_path / "pki" / "leaf.key").chmod(0o644)
+    leaf_key_path(tmp_path / "pki").chmod(0o644)
     with pytest.raises(AuthorityError, match="0600"):
         SigningAuthority.load(tmp_path / "pki")
 
@@ -285,7 +292,7 @@ def test_a_foreign_key_is_refused(tmp_path: Path) -> None:
     SigningAuthority.create(tmp_path / "pki", "Placet")
     key = ec.generate_private_key(ec.SECP256R1())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (tmp_path / "pki" / "leaf.key").write_bytes(pem)
+    leaf_key_path(tmp_path / "pki").write_bytes(pem)
     with pytest.raises(AuthorityError, match="does not belong"):
         SigningAuthority.load(tmp_path / "pki")
 
