@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ed25519
-
 from policy.errors import ProofError
 from policy.merkle import HASH_NUM_BYTES, leaf_hash, verify_inclusion
-from policy.note import Checkpoint, verify_checkpoint
+from policy.note import Checkpoint, LogKeys, verify_checkpoint
 
 
 @dataclass(frozen=True)
@@ -50,20 +48,21 @@ class LogEvidence:
 
 def verify_evidence(
     evidence: LogEvidence,
-    public_key: ed25519.Ed25519PublicKey,
+    public_keys: LogKeys,
     *,
     origin: str | None = None,
     leaf: bytes | None = None,
 ) -> Checkpoint:
-    """Check that an entry is in the log of `public_key`.
+    """Check that an entry is in the log.
 
     Args:
+        public_keys: the log's key, or its key and those that it had before.
         leaf: the entry's bytes, where the caller has them; without, only its hash is proven.
     Returns: the checkpoint that covers the entry.
     Raises: CheckpointError, ProofError.
     """
     # (1) the checkpoint is signed by the log (c2sp.org/tlog-checkpoint)
-    checkpoint = verify_checkpoint(evidence.checkpoint.encode(), public_key, origin=origin)
+    checkpoint = verify_checkpoint(evidence.checkpoint.encode(), public_keys, origin=origin)
     # (2) the evidence speaks of that checkpoint
     if (evidence.tree_size, evidence.root_hash) != (checkpoint.size, checkpoint.root.hex()):
         raise ProofError("The evidence names another tree than its checkpoint.")

@@ -1,12 +1,4 @@
-"""The keys of one instance: made once, kept in a directory that only the owner can read.
-
-    keys/               0700
-      permit.pem        Ed25519, signs permits             (PKCS #8)
-      log.pem           Ed25519, signs checkpoints         (PKCS #8)
-      oauth.pem         P-256, signs access tokens         (PKCS #8)
-      watermark.key     32 bytes, places the invisible mark
-      commitment.key    32 bytes, HMAC key behind the pseudonyms in the log
-      subject-wrap.key  32 bytes, wraps the per-subject keys
+"""The key ring: the keys of one instance by their purpose, whatever service holds them.
 
 Nothing here prints or returns key material in a message.
 """
@@ -15,34 +7,27 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
-import secrets
-import stat
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from policy.errors import KeyRingError
-from policy.files import fsync_directory, write_atomically
+from policy.keyfiles import FileKeyService
+from policy.kms import CurrentSigningKey, KeyService, LocalSigningKey, SigningKey
 
-_SIGNING_FILES = ("permit.pem", "log.pem", "oauth.pem")
-_SECRET_FILES = ("watermark.key", "commitment.key", "subject-wrap.key")
-_SECRET_NUM_BYTES = 32
 _PSEUDONYM_NUM_HEX = 32
 
 
-@dataclass(frozen=True)
 class KeyRing:
-    """All keys of an instance. Create with `KeyRing.create`, open with `KeyRing.load`."""
+    """All keys of an instance, over a `KeyService`. Nothing is kept here that a rotation would make stale."""
 
-    permit_key: ed25519.Ed25519PrivateKey = field(repr=False)
-    log_key: ed25519.Ed25519PrivateKey = field(repr=False)
-    oauth_key: ec.EllipticCurvePrivateKey = field(repr=False)
-    watermark_key: bytes = field(repr=False)
-    commitment_key: bytes = field(repr=False)
-    subject_key_wrap: bytes = field(repr=False)
+    def __init__(self, service: KeyService) -> None:
+        self.service = service
+
+    def __repr__(self) -> str:
+        return "KeyRing()"
 
     @classmethod
     def create(cls, directory: Path) -> KeyRing:
@@ -50,63 +35,92 @@ class KeyRing:
 
         Raises: KeyRingError: the directory holds something already, or cannot be written.
         """
-        try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if any(directory.iterdir()):
-                raise KeyRingError(
-                    "The key directory is not empty; keys are never overwritten. Choose a new directory."
-                )
-            directory.chmod(0o700)
-            keys = cls(
-                permit_key=ed25519.Ed25519PrivateKey.generate(),
-                log_key=ed25519.Ed25519PrivateKey.generate(),
-                oauth_key=ec.generate_private_key(ec.SECP256R1()),
-                watermark_key=secrets.token_bytes(_SECRET_NUM_BYTES),
-                commitment_key=secrets.token_bytes(_SECRET_NUM_BYTES),
-                subject_key_wrap=secrets.token_bytes(_SECRET_NUM_BYTES),
-            )
-            signing_keys: tuple[ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey, ...] = (
-                keys.permit_key,
-                keys.log_key,
-                keys.oauth_key,
-            )
-            for name, key in zip(_SIGNING_FILES, signing_keys, strict=True):
-                write_atomically(directory / name, _to_pem(key), mode=0o600)
-            for name, secret in zip(
-                _SECRET_FILES, (keys.watermark_key, keys.commitment_key, keys.subject_key_wrap), strict=True
-            ):
-                write_atomically(directory / name, secret, mode=0o600)
-            fsync_directory(directory.parent)
-        except OSError as exc:
-            raise KeyRingError(f"The key directory cannot be written ({exc.strerror}).") from exc
-        return keys
+        return cls(FileKeyService.create(directory))
 
     @classmethod
     def load(cls, directory: Path) -> KeyRing:
-        """Read the keys of `directory`.
+        """The keys of `directory`, each read once to see that it is whole.
 
         Raises: KeyRingError: a file is missing, damaged, of the wrong kind, or accessible to others.
         """
-        if not directory.is_dir():
-            raise KeyRingError("There is no key directory here; run `placet init` first.")
-        _refuse_shared(directory)
-        permit, log, oauth = (_load_pem(directory / name) for name in _SIGNING_FILES)
-        watermark, commitment, subject_wrap = (_load_secret(directory / name) for name in _SECRET_FILES)
-        if not isinstance(permit, ed25519.Ed25519PrivateKey) or not isinstance(log, ed25519.Ed25519PrivateKey):
-            raise KeyRingError("permit.pem and log.pem must be Ed25519 keys; restore them from the backup.")
-        if not isinstance(oauth, ec.EllipticCurvePrivateKey) or not isinstance(oauth.curve, ec.SECP256R1):
-            raise KeyRingError("oauth.pem is not a P-256 key; restore it from the backup.")
-        return cls(permit, log, oauth, watermark, commitment, subject_wrap)
+        service = FileKeyService(directory)
+        service.describe()
+        return cls(service)
+
+    # ---- signing
+
+    @property
+    def permit_key(self) -> SigningKey:
+        """Signs permits; follows a rotation."""
+        return CurrentSigningKey(self.service, "permit")
+
+    @property
+    def log_key(self) -> SigningKey:
+        """Signs checkpoints; follows a rotation."""
+        return CurrentSigningKey(self.service, "log")
+
+    @property
+    def oauth_key(self) -> ec.EllipticCurvePrivateKey:
+        """Signs access tokens, as a private key in this process.
+
+        Raises: KeyRingError: the key is in a token that does not give it out; sign with `oauth_signer`.
+        """
+        key = self.service.signing_key("oauth")
+        if isinstance(key, LocalSigningKey) and isinstance(key.private_key, ec.EllipticCurvePrivateKey):
+            return key.private_key
+        raise KeyRingError("The OAuth key is in a token and cannot be taken out; sign with it where it is.")
+
+    @property
+    def oauth_signer(self) -> SigningKey:
+        """Signs access tokens wherever the key is; follows a rotation."""
+        return CurrentSigningKey(self.service, "oauth")
+
+    @property
+    def c2pa_key(self) -> SigningKey:
+        """Signs manifests; follows a rotation."""
+        return CurrentSigningKey(self.service, "c2pa")
 
     @property
     def permit_public(self) -> ed25519.Ed25519PublicKey:
-        """What a worker needs to verify permits."""
-        return self.permit_key.public_key()
+        """What a worker needs to verify permits, now."""
+        return _ed25519(self.service.signing_key("permit").public_key)
 
     @property
     def log_public(self) -> ed25519.Ed25519PublicKey:
-        """What anyone needs to verify checkpoints."""
-        return self.log_key.public_key()
+        """What anyone needs to verify checkpoints, now."""
+        return _ed25519(self.service.signing_key("log").public_key)
+
+    @property
+    def permit_publics(self) -> tuple[ed25519.Ed25519PublicKey, ...]:
+        """Current and retired permit keys, newest first."""
+        return (self.permit_public, *map(_ed25519, self.service.retired("permit")))
+
+    @property
+    def log_publics(self) -> tuple[ed25519.Ed25519PublicKey, ...]:
+        """Current and retired log keys, newest first: checkpoints of the past are signed by those of the past."""
+        return (self.log_public, *map(_ed25519, self.service.retired("log")))
+
+    # ---- secrets
+
+    @property
+    def watermark_key(self) -> bytes:
+        """Places the invisible mark in what is made from now on."""
+        return self.service.secrets("watermark")[0]
+
+    @property
+    def watermark_keys(self) -> tuple[bytes, ...]:
+        """Current and retired watermark keys: readers try them in this order."""
+        return self.service.secrets("watermark")
+
+    @cached_property
+    def commitment_key(self) -> bytes:
+        """HMAC key behind the pseudonyms; never rotated, see `policy.kms`."""
+        return self.service.secrets("commitment")[0]
+
+    @property
+    def subject_key_wrap(self) -> bytes:
+        """The wrapping key of subjects' keys, where the service gives it out."""
+        return self.service.secrets("subject-wrap")[0]
 
     def pseudonym(self, namespace: str, value: str) -> str:
         """The name under which `value` appears in the log: `namespace:` and 128 bits of HMAC-SHA-256.
@@ -124,34 +138,6 @@ def public_key_bytes(key: ed25519.Ed25519PublicKey) -> bytes:
     return key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 
 
-def _to_pem(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _load_pem(path: Path) -> object:
-    try:
-        return serialization.load_pem_private_key(_read_private(path), password=None)
-    except (ValueError, TypeError) as exc:
-        raise KeyRingError(f"{path.name} is damaged; restore it from the backup.") from exc
-
-
-def _load_secret(path: Path) -> bytes:
-    secret = _read_private(path)
-    if len(secret) != _SECRET_NUM_BYTES:
-        raise KeyRingError(f"{path.name} must be {_SECRET_NUM_BYTES} bytes long; restore it from the backup.")
-    return secret
-
-
-def _read_private(path: Path) -> bytes:
-    try:
-        _refuse_shared(path)
-        return path.read_bytes()
-    except OSError as exc:
-        raise KeyRingError(f"{path.name} cannot be read ({exc.strerror}); restore it from the backup.") from exc
-
-
-def _refuse_shared(path: Path) -> None:
-    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise KeyRingError(f"{path.name} is accessible to other users; run `chmod go-rwx` on it and rotate its keys.")
+def _ed25519(key: object) -> ed25519.Ed25519PublicKey:
+    assert isinstance(key, ed25519.Ed25519PublicKey)  # by `kms.SIGNING_KEYS`
+    return key

@@ -32,8 +32,9 @@ from policy.errors import (
 from policy.evidence import LogEvidence, verify_evidence
 from policy.files import fsync_directory, write_atomically
 from policy.group import GroupCommit
+from policy.kms import as_signing_key, verifying_keys
 from policy.merkle import EMPTY_ROOT, HASH_NUM_BYTES, consistency_path, inclusion_path, leaf_hash, tree_root
-from policy.note import Checkpoint, check_key_name, sign_checkpoint, verifier_key, verify_checkpoint
+from policy.note import Checkpoint, Signer, check_key_name, sign_checkpoint, verifier_key, verify_checkpoint
 from policy.store import TileStore
 from policy.tiles import (
     ENTRIES,
@@ -46,7 +47,10 @@ from policy.tiles import (
     split_hashes,
 )
 
-__all__ = ["RECOVERED_KIND", "Log", "LogEvidence", "verify_evidence"]
+__all__ = ["RECOVERED_KIND", "Endorse", "Log", "LogEvidence", "verify_evidence"]
+
+Endorse = Callable[[Sequence[LogEvidence]], Sequence[LogEvidence]]
+"""Has the checkpoint of new entries cosigned before they are acknowledged; raises LogError where it cannot."""
 
 RECOVERED_KIND: Final = "log.recovered"
 """Kind of the entry that says a torn tail was removed after a crash."""
@@ -96,11 +100,11 @@ class Log:
     disk, so a full disk costs the entries that were refused and nothing else.
     """
 
-    def __init__(self, directory: Path, key: ed25519.Ed25519PrivateKey, origin: str, now: Callable[[], float]) -> None:
+    def __init__(self, directory: Path, key: Signer, origin: str, now: Callable[[], float]) -> None:
         self.directory = directory
         self.origin = check_key_name(origin)
-        self.public_key = key.public_key()
-        self._key = key
+        self._key = as_signing_key(key)
+        self._signers: tuple[Signer, ...] = (self._key,)
         self._now = now
         self._store = TileStore(directory)
         self._mutex = threading.RLock()
@@ -108,12 +112,13 @@ class Log:
         self._tree: _Tree | None = None
         self._full_tiles: OrderedDict[tuple[int, int], Pyramid] = OrderedDict()
         self._recovery: dict[str, Any] | None = None
+        self._endorse: Endorse | None = None
 
     @classmethod
     def create(
         cls,
         directory: Path,
-        key: ed25519.Ed25519PrivateKey,
+        key: Signer,
         origin: str,
         *,
         now: Callable[[], float] = time.time,
@@ -141,7 +146,7 @@ class Log:
     def open(
         cls,
         directory: Path,
-        key: ed25519.Ed25519PrivateKey,
+        key: Signer,
         origin: str,
         *,
         now: Callable[[], float] = time.time,
@@ -189,8 +194,48 @@ class Log:
                 raise each.error
         return [each.evidence for each in mine if each.evidence is not None]
 
+    def hand_over(self, old: Signer, new: Signer, kind: str, body: dict[str, Any]) -> LogEvidence:
+        """Log a change of the log's key under a checkpoint that both keys have signed.
+
+        Whoever knows the old key can follow to the new one: the checkpoint is signed by both, and covers an entry that
+        says so.
+
+        Raises: as `append`.
+        """
+        self._signers = (old, new)
+        try:
+            return self.append(kind, body)
+        finally:
+            self._signers = (self._key,)
+
+    def require_endorsement(self, endorse: Endorse | None) -> None:
+        """From now on acknowledge an entry only once `endorse` has returned its evidence.
+
+        An entry whose endorsement fails stays in the log, but nobody is told that it is there: its caller gets the
+        error, and nothing may be released.
+        """
+        self._endorse = endorse
+
     def _commit(self, batch: list[_Append]) -> None:
         """Write a batch and give every caller evidence or an error; never raises for the callers' sake."""
+        self._commit_here(batch)
+        written = [append for append in batch if append.error is None and append.evidence is not None]
+        if self._endorse is None or not written:
+            return
+        try:
+            endorsed = self._endorse([append.evidence for append in written if append.evidence is not None])
+        except LogError as exc:
+            for append in written:
+                append.error = type(exc)(exc.sentence)
+        except BaseException:
+            for append in written:
+                append.error = LogUnavailableError("The cosigning of the log was interrupted; try again.")
+            raise
+        else:
+            for append, evidence in zip(written, endorsed, strict=True):
+                append.evidence = evidence
+
+    def _commit_here(self, batch: list[_Append]) -> None:
         try:
             with self._mutex, self._exclusive():
                 self._write(batch)
@@ -228,7 +273,7 @@ class Log:
         read = self._reader(tree)
         root = tree_root(size, read)
         tree.checkpoint = Checkpoint(self.origin, size, root)
-        tree.note = sign_checkpoint(self.origin, size, root, self._key)
+        tree.note = sign_checkpoint(self.origin, size, root, *self._signers)
         write_atomically(self.directory / CHECKPOINT_FILE, tree.note.encode())
         self._tree = tree
         self._recovery = None
@@ -276,6 +321,16 @@ class Log:
     def size(self) -> int:
         """Number of entries under the newest checkpoint."""
         return self._current().checkpoint.size
+
+    @property
+    def public_keys(self) -> tuple[ed25519.Ed25519PublicKey, ...]:
+        """The current key and those before it, newest first: any of them may have signed a checkpoint of the past."""
+        return tuple(key for key in verifying_keys(self._key) if isinstance(key, ed25519.Ed25519PublicKey))
+
+    @property
+    def public_key(self) -> ed25519.Ed25519PublicKey:
+        """The current key."""
+        return self.public_keys[0]
 
     @property
     def verifier_key(self) -> str:
@@ -347,19 +402,39 @@ class Log:
         Raises: EntryNotFoundError.
         """
         with self._mutex:
-            tree = self._current()
-            size = tree.checkpoint.size
+            note = self._current().note
+            size = self._current().checkpoint.size
             if not 0 <= index < size:
                 raise EntryNotFoundError(f"The log has no entry {index}.")
-            read = self._reader(tree)
+            return self._evidence(index, self._reader(self._current()), self._current())
+
+    def evidence_under(self, index: int, note: str) -> LogEvidence:
+        """Evidence for an existing entry under an earlier checkpoint, e.g. the newest that witnesses have cosigned.
+
+        Raises: EntryNotFoundError: the checkpoint does not cover the entry. CheckpointError: not one of this log.
+            LogCorruptError: a checkpoint of another history.
+        """
+        checkpoint = verify_checkpoint(note.encode(), self.public_key, origin=self.origin)
+        size = checkpoint.size
+        if not 0 <= index < size:
+            raise EntryNotFoundError(f"The checkpoint of size {size} does not cover entry {index}.")
+        with self._mutex:
+            read = self._reader(self._covering(size))
+            if tree_root(size, read) != checkpoint.root:
+                raise LogCorruptError(f"The log holds another history than its checkpoint of size {size}.")
             return LogEvidence(
                 index=index,
                 leaf_hash=read(0, index).hex(),
                 tree_size=size,
-                root_hash=tree.checkpoint.root.hex(),
+                root_hash=checkpoint.root.hex(),
                 inclusion_proof=tuple(node.hex() for node in inclusion_path(index, size, read)),
-                checkpoint=tree.note,
+                checkpoint=note,
             )
+
+    def root(self, size: int) -> bytes:
+        """Root of the tree over the first `size` entries. Raises: EntryNotFoundError: the log is not that long."""
+        with self._mutex:
+            return tree_root(size, self._reader(self._covering(size)))
 
     def _covering(self, size: int) -> _Tree:
         tree = self._current()
@@ -419,7 +494,7 @@ class Log:
         if known is not None and known.note.encode() == note and self._is_settled(known):
             return known
         self._tree = None
-        checkpoint = verify_checkpoint(note, self.public_key, origin=self.origin)
+        checkpoint = verify_checkpoint(note, self.public_keys, origin=self.origin)
         tree = self._settle(checkpoint, note.decode())
         if known is not None:
             self._check_extends(known, tree)

@@ -39,6 +39,7 @@ from policy.errors import (
     PermitWorkerError,
 )
 from policy.facts import controls_sha256
+from policy.kms import SigningKey
 
 MAX_PERMIT_LIFETIME_S: Final = 60
 MAX_CLOCK_SKEW_S: Final = 5
@@ -109,7 +110,7 @@ class Permit:
             raise PermitLifetimeError(f"A permit lasts at most {MAX_PERMIT_LIFETIME_S} seconds; ask for a new one.")
 
 
-def issue_permit(permit: Permit, key: ed25519.Ed25519PrivateKey) -> str:
+def issue_permit(permit: Permit, key: SigningKey | ed25519.Ed25519PrivateKey) -> str:
     """The permit as a token, signed by the gateway's permit key."""
     signing_input = f"{_HEADER}.{_b64(canonical_json(asdict(permit)))}"
     return f"{signing_input}.{_b64(key.sign(signing_input.encode()))}"
