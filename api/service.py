@@ -25,6 +25,7 @@ from api.errors import ConflictError
 from api.metrics import Metrics
 from api.oauth.resource import AccessTokenValidator
 from api.oauth.server import EmbeddedServer
+from api.passkeys import PasskeyBook, relying_party
 from api.settings import Settings
 from api.storage.blobs import BlobStore
 from api.storage.database import Database
@@ -79,6 +80,14 @@ class Service:
         self.intake = Intake(settings)
         self.worker = Worker(settings, self.instance)
         self.examiner = Examiner(settings, self.keys, self.trust_roots_pem)
+        self.passkeys = PasskeyBook(
+            database=self.database,
+            gate=self.gate,
+            site=relying_party(self.issuer),
+            is_live=self.clients.is_live,
+            now=now,
+            challenge_lifetime_s=settings.challenge_lifetime_s,
+        )
         self.consents = ConsentBook(self.database, self.gate, now)
         self.enrolment = Enrolment(
             database=self.database,

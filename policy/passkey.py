@@ -10,8 +10,6 @@ to the letter, no embedding page, and always a person who was verified (PIN, fin
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -52,13 +50,16 @@ from policy.errors import (
     PasskeySignatureError,
     StatementKeyError,
 )
+from policy.statement import decode_base64url, encode_base64url
 from policy.statement import public_jwk as checked_public_jwk
 
 __all__ = [
     "AssertionEvidence",
     "Passkey",
+    "PasskeySigner",
     "RelyingParty",
     "assertion_options",
+    "challenge_of",
     "credential_id_of",
     "registration_options",
     "verify_assertion",
@@ -112,6 +113,15 @@ class AssertionEvidence:
     sign_count: int
     backed_up: bool
     challenge: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class PasskeySigner:
+    """A passkey on record, as somebody who signs statements: its site, its key, its counter so far."""
+
+    site: RelyingParty
+    public_jwk: Mapping[str, Any]
+    sign_count: int
 
 
 def registration_options(
@@ -264,6 +274,15 @@ def credential_id_of(response: object) -> bytes:
     return credential_id
 
 
+def challenge_of(response: object) -> bytes:
+    """The challenge that an unverified response says it answers, to look up what was given out.
+
+    Raises: PasskeyMalformedError.
+    """
+    _, unverified = _credential(response, "clientDataJSON")
+    return _bytes(_client_data(unverified["clientDataJSON"]).get("challenge"), "challenge")
+
+
 def _credential(response: object, *members: str) -> tuple[Mapping[str, Any], dict[str, bytes]]:
     """The response in its JSON form, and its binary members."""
     credential_id_of(response)
@@ -275,23 +294,27 @@ def _credential(response: object, *members: str) -> tuple[Mapping[str, Any], dic
 
 
 def _bytes(text: object, name: str) -> bytes:
-    """base64url without padding, in its one spelling."""
-    if isinstance(text, str) and len(text) <= MAX_RESPONSE_NUM_CHARS and text.isascii():
+    if isinstance(text, str) and 0 < len(text) <= MAX_RESPONSE_NUM_CHARS:
         try:
-            data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        except (binascii.Error, ValueError):
-            data = b""
-        if data and base64.urlsafe_b64encode(data).rstrip(b"=").decode() == text:
-            return data
+            return decode_base64url(text)
+        except ValueError as exc:
+            raise PasskeyMalformedError(f"The member {name} of the passkey's answer is not base64url.") from exc
     raise PasskeyMalformedError(f"The member {name} of the passkey's answer must be base64url without padding.")
 
 
-def _check_client_data(data: bytes, kind: str, challenge: bytes, origin: str) -> None:
+def _client_data(data: bytes) -> dict[str, Any]:
     try:
         client_data = json.loads(data)
     except (ValueError, RecursionError) as exc:
         raise PasskeyMalformedError("The client data of the passkey's answer is not JSON.") from exc
-    if not isinstance(client_data, dict) or client_data.get("type") != kind:
+    if not isinstance(client_data, dict):
+        raise PasskeyMalformedError("The client data of the passkey's answer must be a JSON object.")
+    return client_data
+
+
+def _check_client_data(data: bytes, kind: str, challenge: bytes, origin: str) -> None:
+    client_data = _client_data(data)
+    if client_data.get("type") != kind:
         raise PasskeyMalformedError(f"The client data of the passkey's answer must be of type {kind}.")
     if not hmac.compare_digest(_bytes(client_data.get("challenge"), "challenge"), challenge):
         raise PasskeyChallengeError("The passkey answers another challenge than this one; ask for a new one.")
@@ -316,9 +339,11 @@ def _jwk_of_cose(key: bytes) -> dict[str, Any]:
         decoded = decode_credential_public_key(key)
         kind = (int(decoded.alg), int(getattr(decoded, "crv", 0)))
         if isinstance(decoded, DecodedEC2PublicKey) and kind == (-7, 1):
-            return checked_public_jwk({"kty": "EC", "crv": "P-256", "x": _text(decoded.x), "y": _text(decoded.y)})
+            return checked_public_jwk(
+                {"kty": "EC", "crv": "P-256", "x": encode_base64url(decoded.x), "y": encode_base64url(decoded.y)}
+            )
         if isinstance(decoded, DecodedOKPPublicKey) and kind == (-8, 6):
-            return checked_public_jwk({"kty": "OKP", "crv": "Ed25519", "x": _text(decoded.x)})
+            return checked_public_jwk({"kty": "OKP", "crv": "Ed25519", "x": encode_base64url(decoded.x)})
     except Exception as exc:  # a foreign parser on foreign bytes
         raise PasskeyAlgorithmError("The key of this passkey cannot be read; use another passkey.") from exc
     raise PasskeyAlgorithmError("This passkey signs with an algorithm that is not accepted; ES256 and Ed25519 are.")
@@ -331,7 +356,3 @@ def _cose_of_jwk(jwk: Mapping[str, Any]) -> bytes:
     if key["kty"] == "EC":
         return encode_cbor({1: 2, 3: -7, -1: 1, -2: x, -3: _bytes(key["y"], "y")})
     return encode_cbor({1: 1, 3: -8, -1: 6, -2: x})
-
-
-def _text(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

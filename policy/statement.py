@@ -6,6 +6,8 @@ key stays with the subject: `sign_payload` runs on their side, `verify_payload` 
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Mapping
 from typing import Any, Final, Literal
@@ -111,6 +113,26 @@ def verify_payload(token: str, typ: str, subject_public_jwk: Mapping[str, Any]) 
     if not isinstance(payload, dict):
         raise StatementMalformedError("The payload of the statement must be a JSON object.")
     return payload, verified.payload
+
+
+def decode_base64url(text: object) -> bytes:
+    """The bytes of base64url without padding, in its one spelling (RFC 4648 §3.5, §5).
+
+    Raises: ValueError.
+    """
+    if isinstance(text, str) and text.isascii():
+        try:
+            data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        except binascii.Error as exc:
+            raise ValueError("This is not base64url.") from exc
+        if encode_base64url(data) == text:
+            return data
+    raise ValueError("This is not base64url.")
+
+
+def encode_base64url(data: bytes) -> str:
+    """base64url without padding (RFC 4648 §5)."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _import_key(jwk: Mapping[str, Any]) -> tuple[tuple[str, ...], ECKey | OKPKey]:

@@ -77,6 +77,31 @@ class Challenge(Base):
     expires_at: Mapped[float] = mapped_column(Float)
 
 
+class Passkey(Base):
+    """A passkey that speaks for an account: a subject, or a member of staff (operator, auditor, researcher)."""
+
+    __tablename__ = "passkeys"
+    credential_id: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    account_id: Mapped[str] = mapped_column(String(64), index=True)  # a subject_id or client_id
+    public_jwk: Mapped[dict[str, Any]] = mapped_column(JSON)
+    sign_count: Mapped[int] = mapped_column(Integer, default=0)
+    backed_up: Mapped[bool] = mapped_column(default=False)
+    label: Mapped[str] = mapped_column(String(100), default="")
+    created_at: Mapped[float] = mapped_column(Float)
+    used_at: Mapped[float | None] = mapped_column(Float, default=None)
+    log_index: Mapped[int] = mapped_column(Integer)
+
+
+class PasskeyChallenge(Base):
+    """A challenge for a passkey ceremony: usable once, for a few minutes."""
+
+    __tablename__ = "passkey_challenges"
+    challenge: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    ceremony: Mapped[str] = mapped_column(String(16))  # registration | assertion
+    account_id: Mapped[str] = mapped_column(String(64), default="")  # "": whoever answers
+    expires_at: Mapped[float] = mapped_column(Float, index=True)
+
+
 class Consent(Base):
     """A consent that the subject signed. The JWS is kept as it came."""
 
