@@ -8,13 +8,10 @@ file lock. What may stand in an entry: pseudonyms, hashes, codes, numbers. No pe
 
 from __future__ import annotations
 
-import fcntl
-import os
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -30,12 +27,20 @@ from policy.errors import (
     LogUnavailableError,
 )
 from policy.evidence import LogEvidence, verify_evidence
-from policy.files import fsync_directory, write_atomically
+from policy.files import exclusive, fsync_directory, write_atomically
 from policy.group import GroupCommit
 from policy.kms import as_signing_key, verifying_keys
-from policy.merkle import EMPTY_ROOT, HASH_NUM_BYTES, consistency_path, inclusion_path, leaf_hash, tree_root
+from policy.merkle import (
+    EMPTY_ROOT,
+    HASH_NUM_BYTES,
+    NodeReader,
+    consistency_path,
+    inclusion_path,
+    leaf_hash,
+    tree_root,
+)
 from policy.note import Checkpoint, Signer, check_key_name, sign_checkpoint, verifier_key, verify_checkpoint
-from policy.store import TileStore
+from policy.store import FullTiles, TileStore
 from policy.tiles import (
     ENTRIES,
     TILE_HEIGHT,
@@ -58,7 +63,6 @@ MAX_BATCH: Final = TILE_WIDTH - 1
 MAX_ENTRIES_PER_READ: Final = 1000
 CHECKPOINT_FILE: Final = "checkpoint"
 LOCK_FILE: Final = ".lock"
-_CACHED_TILES: Final = 256
 
 
 @dataclass
@@ -110,7 +114,7 @@ class Log:
         self._mutex = threading.RLock()
         self._group: GroupCommit[_Append] = GroupCommit(self._commit, MAX_BATCH)
         self._tree: _Tree | None = None
-        self._full_tiles: OrderedDict[tuple[int, int], Pyramid] = OrderedDict()
+        self._full_tiles = FullTiles(self._store)
         self._recovery: dict[str, Any] | None = None
         self._endorse: Endorse | None = None
 
@@ -278,15 +282,8 @@ class Log:
         self._tree = tree
         self._recovery = None
         # (4) proofs
-        for index, (leaf, append) in enumerate(zip(leaves, appends, strict=True), start=first):
-            append.evidence = LogEvidence(
-                index=index,
-                leaf_hash=leaf_hash(leaf).hex(),
-                tree_size=size,
-                root_hash=root.hex(),
-                inclusion_proof=tuple(node.hex() for node in inclusion_path(index, size, read)),
-                checkpoint=tree.note,
-            )
+        for index, append in enumerate(appends, start=first):
+            append.evidence = _evidence(index, tree.checkpoint, tree.note, read)
 
     def _add_entries(self, tree: _Tree, size: int, leaves: Sequence[bytes]) -> None:
         """Append leaves that all fit into the current bundle."""
@@ -308,7 +305,7 @@ class Log:
             edge.hashes.append(value)
         if len(edge.hashes) == TILE_WIDTH:
             tree.edges[level] = _Edge(edge.index + 1, Pyramid())
-            self._remember(level, edge.index, edge.hashes)
+            self._full_tiles.remember(level, edge.index, edge.hashes)
             self._add_hashes(tree, level + 1, [edge.hashes.node(TILE_HEIGHT, 0)])
 
     # ------------------------------------------------------------------------------------------------- reading
@@ -402,11 +399,10 @@ class Log:
         Raises: EntryNotFoundError.
         """
         with self._mutex:
-            note = self._current().note
-            size = self._current().checkpoint.size
-            if not 0 <= index < size:
+            tree = self._current()
+            if not 0 <= index < tree.checkpoint.size:
                 raise EntryNotFoundError(f"The log has no entry {index}.")
-            return self._evidence(index, self._reader(self._current()), self._current())
+            return _evidence(index, tree.checkpoint, tree.note, self._reader(tree))
 
     def evidence_under(self, index: int, note: str) -> LogEvidence:
         """Evidence for an existing entry under an earlier checkpoint, e.g. the newest that witnesses have cosigned.
@@ -422,14 +418,7 @@ class Log:
             read = self._reader(self._covering(size))
             if tree_root(size, read) != checkpoint.root:
                 raise LogCorruptError(f"The log holds another history than its checkpoint of size {size}.")
-            return LogEvidence(
-                index=index,
-                leaf_hash=read(0, index).hex(),
-                tree_size=size,
-                root_hash=checkpoint.root.hex(),
-                inclusion_proof=tuple(node.hex() for node in inclusion_path(index, size, read)),
-                checkpoint=note,
-            )
+            return _evidence(index, checkpoint, note, read)
 
     def root(self, size: int) -> bytes:
         """Root of the tree over the first `size` entries. Raises: EntryNotFoundError: the log is not that long."""
@@ -449,26 +438,10 @@ class Log:
             tile_level, height = divmod(level, TILE_HEIGHT)
             tile_index, offset = divmod(index, TILE_WIDTH >> height)
             edge = tree.edges[tile_level]
-            tile = edge.hashes if edge.index == tile_index else self._full_tile(tile_level, tile_index)
+            tile = edge.hashes if edge.index == tile_index else self._full_tiles.get(tile_level, tile_index)
             return tile.node(height, offset)
 
         return read
-
-    def _full_tile(self, level: int, index: int) -> Pyramid:
-        cached = self._full_tiles.get((level, index))
-        if cached is not None:
-            self._full_tiles.move_to_end((level, index))
-            return cached
-        hashes = split_hashes(self._store.read_prefix(TileName(level, index)))
-        if len(hashes) != TILE_WIDTH:
-            raise LogCorruptError(f"{TileName(level, index).path} has the wrong length; run `placet audit verify`.")
-        return self._remember(level, index, Pyramid(hashes))
-
-    def _remember(self, level: int, index: int, tile: Pyramid) -> Pyramid:
-        self._full_tiles[level, index] = tile
-        while len(self._full_tiles) > _CACHED_TILES:
-            self._full_tiles.popitem(last=False)
-        return tile
 
     # ------------------------------------------------------------------------------------- keeping up with the disk
 
@@ -557,7 +530,7 @@ class Log:
                         [leaf_hash(leaf) for leaf in leaves]
                         if level == 0
                         else [
-                            self._full_tile(level - 1, index * TILE_WIDTH + nth).node(TILE_HEIGHT, 0)
+                            self._full_tiles.get(level - 1, index * TILE_WIDTH + nth).node(TILE_HEIGHT, 0)
                             for nth in range(width)
                         ]
                     )
@@ -597,15 +570,20 @@ class Log:
         self._tree = None
         self._full_tiles.clear()
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """The lock between processes. A new descriptor each time, so that a forked child never inherits it."""
-        descriptor = os.open(self.directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+    def _exclusive(self) -> AbstractContextManager[None]:
+        """The lock between processes."""
+        return exclusive(self.directory / LOCK_FILE)
+
+
+def _evidence(index: int, checkpoint: Checkpoint, note: str, read: NodeReader) -> LogEvidence:
+    return LogEvidence(
+        index=index,
+        leaf_hash=read(0, index).hex(),
+        tree_size=checkpoint.size,
+        root_hash=checkpoint.root.hex(),
+        inclusion_proof=tuple(node.hex() for node in inclusion_path(index, checkpoint.size, read)),
+        checkpoint=note,
+    )
 
 
 def _unavailable(exc: OSError) -> LogUnavailableError:

@@ -9,15 +9,17 @@ signed checkpoint: bytes behind the last entry, a name that lags behind, a file 
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
 
 from policy.errors import LogCorruptError
 from policy.files import fsync_data, fsync_directory, write_all
 from policy.merkle import HASH_NUM_BYTES
-from policy.tiles import ENTRIES, TILE_WIDTH, TileName, split_bundle
+from policy.tiles import ENTRIES, TILE_WIDTH, Pyramid, TileName, split_bundle, split_hashes
 
 _NUM_LOOKS = 5
+_CACHED_TILES = 256
 
 
 class TileStore:
@@ -130,6 +132,37 @@ class TileStore:
         source.rename(target)
         if source.parent != target.parent and source.parent.name.endswith(".p"):
             source.parent.rmdir()
+
+
+class FullTiles:
+    """Full hash tiles, which never change, the last few of them in memory. Callers hold a lock."""
+
+    def __init__(self, store: TileStore) -> None:
+        self._store = store
+        self._tiles: OrderedDict[tuple[int, int], Pyramid] = OrderedDict()
+
+    def get(self, level: int, index: int) -> Pyramid:
+        """A full tile. Raises: LogCorruptError: missing, or of the wrong length."""
+        cached = self._tiles.get((level, index))
+        if cached is not None:
+            self._tiles.move_to_end((level, index))
+            return cached
+        name = TileName(level, index)
+        hashes = split_hashes(self._store.read_prefix(name))
+        if len(hashes) != TILE_WIDTH:
+            raise LogCorruptError(f"{name.path} has the wrong length; run `placet audit verify`.")
+        return self.remember(level, index, Pyramid(hashes))
+
+    def remember(self, level: int, index: int, tile: Pyramid) -> Pyramid:
+        """Keep a tile that has just become full."""
+        self._tiles[level, index] = tile
+        while len(self._tiles) > _CACHED_TILES:
+            self._tiles.popitem(last=False)
+        return tile
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._tiles.clear()
 
 
 def _truncate(path: Path, num_bytes: int) -> None:

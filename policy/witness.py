@@ -17,9 +17,7 @@ Protocol: c2sp.org/tlog-witness. The HTTP side is `api.witness`.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,7 +42,7 @@ from policy.errors import (
     WitnessSplitViewError,
     WitnessStateError,
 )
-from policy.files import fsync_directory, write_atomically
+from policy.files import exclusive, fsync_directory, write_atomically
 from policy.merkle import EMPTY_ROOT, verify_consistency
 from policy.note import Checkpoint, check_key_name, parse_verifier_key, split_note, verifier_key, verify_checkpoint
 
@@ -170,10 +168,7 @@ class Witness:
             text, _ = split_note(note)
             line = cosign(text, self.key.name, self._private_key, int(self._now())).text
             kept = note.rpartition(b"\n\n")[0] + b"\n\n" + self._log_lines(note, origin) + line.encode()
-            try:
-                write_atomically(self._place("latest", origin), kept, mode=0o600)
-            except OSError as exc:
-                raise _unusable(exc) from exc
+            write_atomically(self._place("latest", origin), kept, mode=0o600)
         return line
 
     def watched(self) -> list[Watched]:
@@ -243,14 +238,10 @@ class Witness:
     def _exclusive(self) -> Iterator[None]:
         """Compare and replace as one step, also between processes."""
         try:
-            descriptor = os.open(self.directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with exclusive(self.directory / _LOCK_FILE):
+                yield
         except OSError as exc:
             raise _unusable(exc) from exc
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def _unusable(exc: OSError) -> WitnessStateError:
