@@ -49,6 +49,10 @@ CORE_REASONS: Final[frozenset[str]] = frozenset(
         "subject.minor",
         "subject.unknown",
         "subject.erased",
+        "face.of_another",
+        "face.differs",
+        "face.unknown",
+        "clock.regressed",
         "consent.missing",
         "consent.revoked",
         "consent.epoch",
@@ -234,6 +238,7 @@ def _cedar_request(request: RenderRequest, facts: Facts) -> dict[str, Any]:
         "resource": _uid("Subject", request.subject_id or ""),
         "context": {
             "now": facts.now,
+            "clockBackS": facts.clock_back_s,
             "clientId": request.client_id,
             "purpose": request.purpose,
             "portrait": request.portrait_sha256,
@@ -249,6 +254,8 @@ def _cedar_entities(request: RenderRequest, facts: Facts) -> list[dict[str, Any]
         "class": facts.subject_class,
         "erased": facts.subject_erased,
         "epoch": facts.subject_epoch,
+        "faceMatch": facts.face_match,
+        "matchesOther": facts.matches_other_subject,
     }
     if (consent := facts.consent) is not None:
         subject["consent"] = {
@@ -271,6 +278,8 @@ def _cedar_entities(request: RenderRequest, facts: Facts) -> list[dict[str, Any]
         "vettingExpiresAt": facts.vetting_expires_at,
         "budgetMs": facts.budget_ms,
         "budgetUsedMs": facts.budget_used_ms,
+        "streams": facts.streams,
+        "maxStreams": facts.max_streams,
         "maxDurationMs": facts.max_duration_ms,
     }
     return [

@@ -22,6 +22,10 @@ ACTION_EVALUATE: Final = "evaluate"
 CLASS_UNKNOWN: Final = "unknown"
 CLASS_MINOR: Final = "minor"
 
+FACE_MATCH: Final = "match"
+FACE_DIFFERS: Final = "differs"
+FACE_UNKNOWN: Final = "unknown"
+
 VETTING_NONE: Final = "none"
 VETTING_PENDING: Final = "pending"
 VETTING_APPROVED: Final = "approved"
@@ -163,25 +167,35 @@ class Facts:
     Args:
         subject_class: adult, persona, artwork, minor or unknown.
         subject_epoch: moves when the subject withdraws everything; a consent of another epoch is stale.
+        face_match: match, differs or unknown: the portrait beside the face that the subject enrolled.
+        matches_other_subject: the portrait shows a face that somebody else has enrolled.
         consent: the consent to judge by; see `choose_consent`.
         vetting: none, pending, approved or suspended.
         vetting_expires_at: Unix seconds.
         budget_ms, budget_used_ms: output that the client may make, and has made, today.
         max_duration_ms: longest single render.
         attested_class: "", synthetic or artwork: the operator's word, for the action evaluate.
+        streams, max_streams: renders and live sessions that the client has open now, and may have.
+        clock_back_s: by how much the gate's clock is behind the latest time that it or the log has seen; the gate sets
+            it.
         now: Unix seconds; the gate sets it from its own clock.
     """
 
     subject_class: str = CLASS_UNKNOWN
     subject_erased: bool = False
     subject_epoch: int = 0
+    face_match: str = FACE_UNKNOWN
+    matches_other_subject: bool = False
     consent: ConsentFacts | None = None
     vetting: str = VETTING_NONE
     vetting_expires_at: int = 0
     budget_ms: int = 0
     budget_used_ms: int = 0
+    streams: int = 0
+    max_streams: int = 0
     max_duration_ms: int = 0
     attested_class: str = ""
+    clock_back_s: int = 0
     now: int = 0
 
     def pseudonymised(self, pseudonym: Pseudonym) -> Facts:

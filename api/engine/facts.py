@@ -11,8 +11,9 @@ from dataclasses import replace
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.storage.models import Client, Consent, Render, Subject
+from api.storage.models import Client, Consent, Portrait, Render, Subject
 from policy.decision import ConsentFacts, Facts, RenderRequest, choose_consent
+from policy.facts import FACE_MATCH, FACE_UNKNOWN
 
 COUNTED = ("queued", "running", "delivered")
 """Renders in these states use up consents and budgets."""
@@ -42,9 +43,18 @@ def gather(
         vetting_expires_at=NO_TERM if client.term_expires_at is None else int(client.term_expires_at),
         budget_ms=round(client.budget_s_per_day * 1000),
         budget_used_ms=_budget_used_ms(session, client.client_id, now, besides),
+        streams=_num_streams(session, client.client_id, besides),
+        max_streams=client.max_concurrent,
         max_duration_ms=round(max_duration_s * 1000),
         attested_class=attested_class,
         now=int(now),
+    )
+    portrait = session.get(Portrait, request.portrait_sha256)
+    is_of_another = portrait is not None and portrait.subject_id != request.subject_id
+    facts = replace(
+        facts,
+        face_match=FACE_UNKNOWN if portrait is None or is_of_another else FACE_MATCH,
+        matches_other_subject=is_of_another and portrait is not None and portrait.subject.subject_class == "adult",
     )
     if subject is None:
         return facts, None
@@ -92,6 +102,14 @@ def num_uses(session: Session, consent_id: str, besides: str = "") -> int:
         Render.consent_id == consent_id, Render.status.in_(COUNTED), Render.render_id != besides
     )
     return session.scalar(counted) or 0
+
+
+def _num_streams(session: Session, client_id: str, besides: str) -> int:
+    """Renders of the client that run now."""
+    running = select(func.count()).where(
+        Render.client_id == client_id, Render.status == "running", Render.render_id != besides
+    )
+    return session.scalar(running) or 0
 
 
 def _budget_used_ms(session: Session, client_id: str, now: float, besides: str) -> int:

@@ -114,11 +114,14 @@ def request_() -> RenderRequest:
 def facts(subject: Subject) -> Facts:
     return Facts(
         subject_class="adult",
+        face_match="match",
         consent=ConsentFacts.of(subject.consent, uses=0, revoked=False),
         vetting="approved",
         vetting_expires_at=START + 500,
         budget_ms=60_000,
         budget_used_ms=0,
+        streams=0,
+        max_streams=2,
         max_duration_ms=30_000,
         now=START,
     )

@@ -55,6 +55,9 @@ REFUSALS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("vetting.suspended", {}, {"vetting": "suspended"}, {}),
     ("vetting.expired", {}, {"vetting_expires_at": START}, {}),
     ("budget.exceeded", {}, {"budget_used_ms": 55_001}, {}),
+    ("streams.exceeded", {}, {"streams": 2}, {}),
+    ("streams.exceeded", {}, {"max_streams": 0}, {}),
+    ("clock.regressed", {}, {"clock_back_s": 6}, {}),
     ("duration.limit", {"duration_ms": 30_001}, {}, {}),
     ("duration.empty", {"duration_ms": 0}, {}, {}),
     ("duration.empty", {"duration_ms": -5000}, {}, {}),
@@ -62,6 +65,10 @@ REFUSALS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("subject.unknown", {}, {"subject_class": "unknown"}, {}),
     ("subject.unknown", {}, {"subject_class": "Adult"}, {}),
     ("subject.erased", {}, {"subject_erased": True}, {}),
+    ("face.of_another", {}, {"matches_other_subject": True}, {}),
+    ("face.differs", {}, {"face_match": "differs"}, {}),
+    ("face.unknown", {}, {"face_match": "unknown"}, {}),
+    ("face.unknown", {}, {"face_match": ""}, {}),
     ("consent.revoked", {}, {}, {"revoked": True}),
     ("consent.epoch", {}, {"subject_epoch": 1}, {}),
     ("consent.epoch", {}, {}, {"epoch": 1}),
@@ -104,6 +111,8 @@ def test_at_the_edges(engine: PolicyEngine, request_: RenderRequest, facts: Fact
         replace(facts, vetting_expires_at=START + 1),
         replace(facts, budget_used_ms=55_000),
         replace(facts, max_duration_ms=5000),
+        replace(facts, streams=1),
+        replace(facts, clock_back_s=5),
         consent_with(facts, expires_at=START + 1),
         consent_with(facts, not_before=START),
         consent_with(facts, uses=2),
@@ -117,6 +126,7 @@ def test_no_consent_and_nothing_known(engine: PolicyEngine, request_: RenderRequ
     assert engine.decide(request_, Facts()).codes == (
         "vetting.missing",
         "budget.exceeded",
+        "streams.exceeded",
         "duration.limit",
         "subject.unknown",
         "consent.missing",
@@ -134,6 +144,7 @@ def test_a_subject_class_makes_no_exception(engine: PolicyEngine, request_: Rend
     """Personas and artworks need a live consent like anybody."""
     for kind in ("persona", "artwork"):
         assert engine.decide(request_, replace(facts, subject_class=kind)).allowed
+        assert engine.decide(request_, replace(facts, subject_class=kind, face_match="unknown")).allowed
         assert engine.decide(request_, replace(facts, subject_class=kind, consent=None)).codes == ("consent.missing",)
 
 
@@ -168,6 +179,8 @@ def test_evaluation_of_attested_portraits(engine: PolicyEngine, evaluation: Rend
         ("attestation.missing", {}, {"attested_class": ""}),
         ("attestation.missing", {}, {"attested_class": "adult"}),
         ("attestation.contradicted", {}, {"subject_class": "adult"}),
+        ("face.of_another", {}, {"matches_other_subject": True}),
+        ("clock.regressed", {}, {"clock_back_s": 3600}),
         ("subject.minor", {}, {"subject_class": "minor"}),
         ("subject.erased", {}, {"subject_erased": True}),
         ("duration.limit", {"duration_ms": 30_001}, {}),
@@ -288,6 +301,8 @@ def oracle(request: RenderRequest, facts: Facts) -> set[str]:
     refuse("scope.missing", wanted not in request.scopes)
     refuse("duration.limit", request.duration_ms > facts.max_duration_ms)
     refuse("duration.empty", request.duration_ms <= 0)
+    refuse("clock.regressed", facts.clock_back_s > 5)
+    refuse("face.of_another", facts.matches_other_subject)
     refuse("subject.minor", facts.subject_class == "minor")
     refuse("subject.erased", facts.subject_erased)
     if request.action == ACTION_EVALUATE:
@@ -299,6 +314,10 @@ def oracle(request: RenderRequest, facts: Facts) -> set[str]:
     refuse("vetting.suspended", facts.vetting == "suspended")
     refuse("vetting.expired", facts.vetting == "approved" and facts.now >= facts.vetting_expires_at)
     refuse("budget.exceeded", facts.budget_used_ms + request.duration_ms > facts.budget_ms)
+    refuse("streams.exceeded", facts.streams >= facts.max_streams)
+    is_adult = facts.subject_class == "adult"
+    refuse("face.differs", is_adult and facts.face_match == "differs")
+    refuse("face.unknown", is_adult and facts.face_match not in ("match", "differs"))
     refuse("subject.unknown", facts.subject_class not in ("adult", "persona", "artwork", "minor"))
     refuse("consent.missing", consent is None)
     if consent is not None:
@@ -339,11 +358,16 @@ all_facts = st.builds(
     subject_class=st.sampled_from(["adult", "persona", "artwork", "minor", "unknown", ""]),
     subject_erased=st.booleans(),
     subject_epoch=few,
+    face_match=st.sampled_from(["match", "differs", "unknown", ""]),
+    matches_other_subject=st.booleans(),
     consent=st.none() | consents,
     vetting=st.sampled_from(["none", "pending", "approved", "suspended"]),
     vetting_expires_at=few,
     budget_ms=few,
     budget_used_ms=few,
+    streams=few,
+    max_streams=few,
+    clock_back_s=st.sampled_from([0, 5, 6]),
     max_duration_ms=few,
     attested_class=st.sampled_from(["", "synthetic", "artwork"]),
     now=few,

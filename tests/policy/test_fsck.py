@@ -177,7 +177,7 @@ def test_history_rewritten_without_the_key(logs: dict[int, Path], tmp_path: Path
 
 
 def test_a_log_signed_by_another_key(small: Path, keys: KeyRing) -> None:
-    (problem,) = fsck(small, keys.permit_key.public_key()).problems
+    (problem,) = fsck(small, keys.permit_public).problems
     assert (problem.code, problem.where) == ("checkpoint", "checkpoint")
 
 
