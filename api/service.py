@@ -11,10 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
-from joserfc.jwk import ECKey
-
 from api.clients import ClientDirectory
+from api.console.session import BrowserSessions
 from api.consents import ConsentBook
 from api.engine.examiner import Examiner
 from api.engine.intake import Intake
@@ -22,14 +20,20 @@ from api.engine.renders import RenderEngine
 from api.engine.worker import Worker
 from api.enrolment import Enrolment
 from api.errors import ConflictError
+from api.limits import RateLimiter, RejectionLog, network_of
+from api.invitations import InvitationBook
 from api.metrics import Metrics
-from api.oauth.resource import AccessTokenValidator
+from api.oauth.codes import CodeBook
+from api.oauth.dpop import ProofBook
+from api.oauth.keys import TokenKeys
+from api.oauth.resource import AccessTokenValidator, BearerScheme, DPoPScheme, OwnIssuer
 from api.oauth.server import EmbeddedServer
 from api.passkeys import PasskeyBook, relying_party
 from api.settings import Settings
 from api.storage.blobs import BlobStore
 from api.storage.database import Database
 from api.storage.spent import SpentIds
+from api.witnessing import WitnessAddress, Witnessing
 from policy.instance import Instance
 from watermark.credentials import SigningAuthority
 
@@ -57,23 +61,36 @@ class Service:
         self.metrics = Metrics()
         self.spent = SpentIds(self.database, now)
         self.clients = ClientDirectory(self.database, self.gate, now)
-        key = oauth_key(self.keys.oauth_key)
-        self.oauth = EmbeddedServer(
-            issuer=self.issuer,
-            key=key,
-            find_client=self.clients.oauth_client,
-            spent=self.spent,
-            on_rejection=lambda code, reason, client: self.record_rejection(code, client, "/oauth/token"),
-            now=now,
-            lifetime_s=settings.token_lifetime_s,
-            leeway_s=settings.clock_leeway_s,
+        self.limiter = RateLimiter(settings.rates_per_minute)
+        self.rejections = RejectionLog(
+            lambda kind, body: self.gate.record(kind, body).index,
+            num_single=settings.rejections_logged_per_minute,
+            num_single_total=20 * settings.rejections_logged_per_minute,
         )
+        token_keys = TokenKeys(self.keys.service)
+        proofs = ProofBook(self.spent, now, lifetime_s=settings.proof_lifetime_s, leeway_s=settings.clock_leeway_s)
         self.tokens = AccessTokenValidator(
-            issuer=self.issuer,
-            keys=self.oauth.keys,
+            issuers=(OwnIssuer(self.issuer, token_keys),),
             spent=self.spent,
             is_live=self.clients.is_live,
             now=now,
+            leeway_s=settings.clock_leeway_s,
+            schemes=(BearerScheme(), DPoPScheme(proofs)),
+        )
+        self.oauth = EmbeddedServer(
+            issuer=self.issuer,
+            keys=token_keys,
+            find_client=self.clients.oauth_client,
+            spent=self.spent,
+            proofs=proofs,
+            codes=CodeBook(self.database, self.spent, now, token_lifetime_s=settings.token_lifetime_s),
+            introspect=self.tokens.inspect,
+            may_introspect=lambda client_id: self.clients.find(client_id).kind == "operator",
+            on_rejection=lambda code, request: self.record_rejection(
+                code, request.unverified_client_id, request.path, request.address
+            ),
+            now=now,
+            lifetime_s=settings.token_lifetime_s,
             leeway_s=settings.clock_leeway_s,
         )
         self.trust_roots_pem = trust_roots_pem(self.instance.pki)
@@ -88,6 +105,12 @@ class Service:
             now=now,
             challenge_lifetime_s=settings.challenge_lifetime_s,
         )
+        self.sessions = BrowserSessions(
+            self.database, self.gate, now, idle_s=settings.session_idle_s, lifetime_s=settings.session_lifetime_s
+        )
+        self.invitations = InvitationBook(
+            self.database, self.gate, self.passkeys, now, lifetime_s=settings.invitation_lifetime_s
+        )
         self.consents = ConsentBook(self.database, self.gate, now)
         self.enrolment = Enrolment(
             database=self.database,
@@ -99,6 +122,15 @@ class Service:
             worker=self.worker,
             now=now,
             challenge_lifetime_s=settings.challenge_lifetime_s,
+        )
+        self.witnessing = Witnessing(
+            self.log,
+            [WitnessAddress.parse(text) for text in settings.witnesses],
+            required=settings.witness_required,
+            directory=settings.witnesses_dir,
+            now=now,
+            timeout_s=settings.witness_timeout_s,
+            interval_s=settings.witness_interval_s,
         )
         self.renders = RenderEngine(self)
         self._lock: int | None = None
@@ -113,6 +145,7 @@ class Service:
         self.settings.staging_dir.mkdir(mode=0o700, parents=True)
         self.blobs.sweep_partial()
         self.renders.recover()
+        self.witnessing.start()
         self.renders.start()
         if self.settings.prewarm:
             threading.Thread(target=self._prewarm, name="prewarm", daemon=True).start()
@@ -123,16 +156,23 @@ class Service:
         for process in (self.worker.process, self.examiner.process, self.intake.process):
             process.close()
         self.renders.join(10.0)
+        self.rejections.close()
+        self.witnessing.close()
         self.database.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def record_rejection(self, code: str, unverified_client_id: str, endpoint: str) -> int:
-        """Log that somebody was not let in: a code and a pseudonym, never the token. Returns the log index."""
+    def record_rejection(self, code: str, unverified_client_id: str, endpoint: str, address: str = "") -> int | None:
+        """Log that somebody was not let in: a code and pseudonyms, never the token.
+
+        Returns the log index, or None if so many came from this address that they are counted now (see `api.limits`).
+        """
         self.metrics.count("placet_token_rejections_total", code=code)
         client = self.gate.pseudonym("client", unverified_client_id) if unverified_client_id else None
-        return self.gate.record("token.rejected", {"code": code, "client": client, "endpoint": endpoint}).index
+        network = network_of(address)
+        pseudonym = self.gate.pseudonym("address", network) if network else ""
+        return self.rejections.note(code, client=client, endpoint=endpoint, address=pseudonym)
 
     def _prewarm(self) -> None:
         for process in (self.intake.process, self.worker.process, self.examiner.process):
@@ -151,16 +191,6 @@ def take_home(home: Path) -> int:
         os.close(descriptor)
         raise ConflictError("Another server works on this home already: stop it, or choose another home.") from exc
     return descriptor
-
-
-def oauth_key(private_key: object) -> ECKey:
-    """The instance's P-256 key as a JWK with a `kid`."""
-    pem = private_key.private_bytes(  # type: ignore[attr-defined]
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    key = ECKey.import_key(pem, {"use": "sig", "alg": "ES256"})
-    key.ensure_kid()
-    return key
 
 
 def trust_roots_pem(pki_dir: Path) -> bytes:

@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     # -- tokens
     token_lifetime_s: int = Field(default=300, gt=0, le=300, description="Lifetime of an access token.")
     clock_leeway_s: int = Field(default=5, ge=0, le=30, description="Clock difference tolerated in tokens.")
+    proof_lifetime_s: int = Field(default=60, gt=0, le=300, description="Age up to which a DPoP proof is accepted.")
     challenge_lifetime_s: int = Field(default=300, gt=0, le=3600, description="Lifetime of an enrolment challenge.")
 
     # -- browsers
@@ -44,6 +45,15 @@ class Settings(BaseSettings):
     session_lifetime_s: Seconds = Field(default=12 * 3600.0, description="A browser session ends after so long anyway.")
     invitation_lifetime_s: Seconds = Field(
         default=24 * 3600.0, description="Lifetime of the one-time link that lets a member of staff make a passkey."
+    )
+
+    # -- how often
+    token_requests_per_minute: int = Field(default=600, gt=0, description="Token requests, per address and client.")
+    enrolments_per_minute: int = Field(default=60, gt=0, description="Challenges and enrolments, per address.")
+    applications_per_minute: int = Field(default=10, gt=0, description="Applications of organisations, per address.")
+    detections_per_minute: int = Field(default=120, gt=0, description="Detections, per address and client.")
+    rejections_logged_per_minute: int = Field(
+        default=30, ge=0, description="Refused tokens per address that get a log entry each; more are counted in one."
     )
 
     # -- what may come in
@@ -74,6 +84,22 @@ class Settings(BaseSettings):
     )
     prewarm: bool = Field(default=True, description="Start the engine processes with the server, not when needed.")
 
+    # -- witnesses of the log
+    witnesses: tuple[str, ...] = Field(
+        default=(),
+        description="Witnesses that cosign the log, each as `VERIFIER_KEY URL` (in the environment a JSON list). "
+        "`placet witness init` prints the key.",
+    )
+    witness_required: int = Field(
+        default=0,
+        ge=0,
+        description="Cosignatures that an entry needs before it is acknowledged: too few, and nothing is released. "
+        "0: witnesses cosign behind the scenes.",
+    )
+    witness_timeout_s: Seconds = Field(default=5.0, description="Time that a witness has to answer.")
+    witness_interval_s: Seconds = Field(default=1.0, description="How often new entries are shown to the witnesses.")
+    witness_lag_alarm_s: Seconds = Field(default=60.0, description="Lag of the witnesses that raises an alarm.")
+
     @field_validator("issuer")
     @classmethod
     def _issuer_is_a_base_url(cls, value: str) -> str:
@@ -86,6 +112,18 @@ class Settings(BaseSettings):
         if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "localhost", "::1"}:
             raise ValueError("issuer must use https unless it is on this machine")
         return value.rstrip("/")
+
+    @property
+    def rates_per_minute(self) -> dict[str, int]:
+        """By kind of request; see `api.limits`."""
+        return {
+            "token requests.address": self.token_requests_per_minute,
+            "token requests.client": self.token_requests_per_minute,
+            "enrolments.address": self.enrolments_per_minute,
+            "applications.address": self.applications_per_minute,
+            "detections.address": self.detections_per_minute,
+            "detections.client": self.detections_per_minute,
+        }
 
     @property
     def base_url(self) -> str:
@@ -123,6 +161,11 @@ class Settings(BaseSettings):
     def staging_dir(self) -> Path:
         """Where a worker writes before the gateway publishes; emptied at every start."""
         return self.home / "staging"
+
+    @property
+    def witnesses_dir(self) -> Path:
+        """The newest checkpoint that witnesses have cosigned."""
+        return self.home / "witnesses"
 
     @property
     def operator_key_path(self) -> Path:
