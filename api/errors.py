@@ -10,7 +10,15 @@ The tree of the errors that this package raises itself, with their stable codes:
     │   ├── BodyTooLargeError              request.too_large              413
     │   └── ContentTypeError               request.content_type           415
     ├── TokenError                         token.* (see api.oauth.resource)  401
+    │   ├── ProofError                     token.proof_* (see api.oauth.dpop)    401
     │   └── ScopeError                     token.scope                    403
+    ├── RateError                          rate.limited                   429
+    ├── CodeError                          oauth.invalid_grant            400
+    ├── AuthorizationError                 oauth.authorization            400
+    ├── SessionError                       session (api.console.session)  403
+    │   ├── SignInNeededError              session.missing                401
+    │   ├── WrongRoleError                 session.role                   403
+    │   └── StaleFormError                 session.form                   403
     ├── RefusedError                       render.refused                 403
     ├── NotOwnerError                      access.not_owner               403
     ├── NotFoundError                      not_found                      404
@@ -114,10 +122,19 @@ class ContentTypeError(RequestError):
 class TokenError(ApiError):
     """The access token was not accepted. The sentence names the check that failed, never the token."""
 
+    error = "invalid_token"
+
     def __init__(self, code: str, sentence: str, *, scheme: str = "Bearer") -> None:
         self.code = code
-        error = "" if code == "token.missing" else f', error="invalid_token", error_description="{code}"'
-        super().__init__(sentence, headers={"WWW-Authenticate": f'{scheme} realm="placet"{error}'})
+        super().__init__(sentence)
+        self.challenge(scheme)
+
+    def challenge(self, scheme: str) -> None:
+        """Say how the request should have come: RFC 6750 §3 for Bearer, RFC 9449 §7.1 for DPoP."""
+        members = ['realm="placet"', 'algs="ES256 EdDSA"'] if scheme == "DPoP" else ['realm="placet"']
+        if self.code != "token.missing":
+            members += [f'error="{self.error}"', f'error_description="{self.code}"']
+        self.headers["WWW-Authenticate"] = f"{scheme} {', '.join(members)}"
 
 
 class ScopeError(ApiError):
@@ -126,9 +143,23 @@ class ScopeError(ApiError):
     code = "token.scope"
 
     def __init__(self, scope: str) -> None:
+        self.scope = scope
+        super().__init__(f"This endpoint needs a token with scope {scope}: ask the token endpoint for one.")
+        self.challenge("Bearer")
+
+    def challenge(self, scheme: str) -> None:
+        """As for `TokenError`."""
+        self.headers["WWW-Authenticate"] = f'{scheme} realm="placet", error="insufficient_scope", scope="{self.scope}"'
+
+
+class RateError(ApiError):
+    """The caller asks more often than it may."""
+
+    code = "rate.limited"
+
+    def __init__(self, what: str, retry_after_s: int) -> None:
         super().__init__(
-            f"This endpoint needs a token with scope {scope}: ask the token endpoint for one.",
-            headers={"WWW-Authenticate": f'Bearer realm="placet", error="insufficient_scope", scope="{scope}"'},
+            f"Too many {what}: try again in {retry_after_s} seconds.", headers={"Retry-After": str(retry_after_s)}
         )
 
 
@@ -249,6 +280,12 @@ STATUS_BY_CODE: dict[str, int] = {
     "request.content_type": 415,
     "token": 401,
     "token.scope": 403,
+    "token.issuer_unreachable": 503,
+    "rate": 429,
+    "oauth": 400,
+    "application": 422,
+    "session": 403,
+    "session.missing": 401,
     "render.refused": 403,
     "access": 403,
     "not_found": 404,

@@ -10,9 +10,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
+from api.console.pages import wants_page
+from api.console.refusals import error_page
 from api.errors import (
     ApiError,
     ContentTypeError,
@@ -40,8 +42,8 @@ def problem(
     extras: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
     instance: str | None = None,
-) -> JSONResponse:
-    """The one error shape: RFC 9457 with a stable `code`."""
+) -> Response:
+    """The one error shape: RFC 9457 with a stable `code`; for browsers the same in words, on a page."""
     body = {
         "type": f"urn:placet:problem:{code}",
         "title": http.HTTPStatus(status).phrase,
@@ -51,6 +53,8 @@ def problem(
         "instance": instance or request.url.path,
         **(extras or {}),
     }
+    if wants_page(request):
+        return error_page(request, body, headers or {})
     return JSONResponse(body, status, dict(headers or {}), media_type=PROBLEM_MEDIA_TYPE)
 
 
@@ -58,12 +62,12 @@ def install_error_handlers(app: FastAPI) -> None:
     """Make every error of every route come out as a problem document."""
 
     @app.exception_handler(RequestValidationError)
-    def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    def _invalid(request: Request, error: RequestValidationError) -> Response:
         code, sentence = _validation_sentence(error)
         return problem(request, status=status_of(code) or 400, code=code, detail=sentence)
 
     @app.exception_handler(HTTPException)
-    def _http(request: Request, error: HTTPException) -> JSONResponse:
+    def _http(request: Request, error: HTTPException) -> Response:
         sentences = {
             404: "There is nothing at this address: see /docs for the endpoints.",
             405: f"This address does not take {request.method}: see /docs for the methods it takes.",
@@ -82,7 +86,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unforeseen)
 
 
-def _known(request: Request, error: Exception) -> JSONResponse:
+def _known(request: Request, error: Exception) -> Response:
     """An error of ours: its row in the table; without one, or as a fault of our own, an incident."""
     code = str(getattr(error, "code", ""))
     status = status_of(code)
@@ -92,7 +96,7 @@ def _known(request: Request, error: Exception) -> JSONResponse:
     return problem(request, status=status, code=code, detail=str(error), extras=extras, headers=headers)
 
 
-def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+def _unforeseen(request: Request, error: Exception) -> Response:
     """An incident: everything in our log under an identifier, nothing but that identifier in the answer."""
     incident_id = f"inc_{secrets.token_hex(8)}"
     logger.error("incident %s: %s", incident_id, type(error).__name__, exc_info=error)

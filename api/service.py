@@ -12,16 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from api.clients import ClientDirectory
-from api.console.session import BrowserSessions
 from api.consents import ConsentBook
+from api.console.session import BrowserSessions
 from api.engine.examiner import Examiner
 from api.engine.intake import Intake
 from api.engine.renders import RenderEngine
 from api.engine.worker import Worker
 from api.enrolment import Enrolment
 from api.errors import ConflictError
-from api.limits import RateLimiter, RejectionLog, network_of
 from api.invitations import InvitationBook
+from api.limits import RateLimiter, RejectionLog, network_of
 from api.metrics import Metrics
 from api.oauth.codes import CodeBook
 from api.oauth.dpop import ProofBook

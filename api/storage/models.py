@@ -37,6 +37,9 @@ class Client(Base):
     status: Mapped[str] = mapped_column(String(16), default="approved")  # approved | suspended
     term_expires_at: Mapped[float | None] = mapped_column(Float, default=None)
     budget_s_per_day: Mapped[float] = mapped_column(Float, default=0.0)
+    max_concurrent: Mapped[int] = mapped_column(Integer, default=2)  # renders and streams at a time
+    redirect_uris: Mapped[list[str]] = mapped_column(JSON, default=list)  # may use authorization codes if there are any
+    external: Mapped[str | None] = mapped_column(String(400), unique=True, default=None)  # its name at another issuer
     created_at: Mapped[float] = mapped_column(Float)
     log_index: Mapped[int] = mapped_column(Integer)
 
@@ -187,6 +190,46 @@ class Use(Base):
     created_at: Mapped[float] = mapped_column(Float)
 
 
+class AuthorizationCodeRow(Base):
+    """An authorization code, by its hash. Kept a little beyond its life, so that a second use is noticed."""
+
+    __tablename__ = "authorization_codes"
+    code_sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    client_id: Mapped[str] = mapped_column(String(64))
+    account_id: Mapped[str] = mapped_column(String(64))
+    redirect_uri: Mapped[str] = mapped_column(String(400))
+    scope: Mapped[str] = mapped_column(String(400))
+    code_challenge: Mapped[str] = mapped_column(String(64))
+    dpop_thumbprint: Mapped[str] = mapped_column(String(64), default="")
+    token_jti: Mapped[str] = mapped_column(String(64))
+    expires_at: Mapped[float] = mapped_column(Float, index=True)
+    redeemed_at: Mapped[float | None] = mapped_column(Float, default=None)
+
+
+class Application(Base):
+    """An organisation that asks to be let in, and what an operator said."""
+
+    __tablename__ = "applications"
+    application_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))  # researcher | platform | auditor
+    name: Mapped[str] = mapped_column(String(200))
+    org: Mapped[str] = mapped_column(String(128))
+    contact: Mapped[str] = mapped_column(String(200))
+    project: Mapped[str] = mapped_column(Text)
+    ethics_reference: Mapped[str] = mapped_column(String(200))
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    jwks: Mapped[dict[str, Any]] = mapped_column(JSON)
+    term_days: Mapped[int] = mapped_column(Integer)
+    budget_s_per_day: Mapped[float] = mapped_column(Float)
+    status: Mapped[str] = mapped_column(String(16), index=True, default="open")  # open | approved | refused
+    reason: Mapped[str] = mapped_column(Text, default="")
+    client_id: Mapped[str | None] = mapped_column(String(64), default=None)
+    created_at: Mapped[float] = mapped_column(Float)
+    closed_at: Mapped[float | None] = mapped_column(Float, default=None)
+    log_index: Mapped[int] = mapped_column(Integer)
+    closing_index: Mapped[int | None] = mapped_column(Integer, default=None)
+
+
 class SpentId(Base):
     """Identifiers that must not be seen twice, or again: assertion `jti`s, denied access tokens, DPoP proofs."""
 
@@ -221,4 +264,5 @@ class Invitation(Base):
     created_at: Mapped[float] = mapped_column(Float)
     expires_at: Mapped[float] = mapped_column(Float)
     used_at: Mapped[float | None] = mapped_column(Float, default=None)
+    challenge: Mapped[bytes | None] = mapped_column(LargeBinary, default=None)  # for the passkey, given out last
     log_index: Mapped[int] = mapped_column(Integer)
