@@ -277,6 +277,9 @@ class HealthOut(ResponseModel):
     status: Literal["ok", "starting", "failing"]
     log_size: int | None = None
     worker: bool | None = None
+    witness_lag: int | None = Field(
+        default=None, description="Entries not under a cosigned checkpoint yet; null: no witness."
+    )
 
 
 Problem.model_rebuild()

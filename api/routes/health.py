@@ -19,15 +19,21 @@ def healthz() -> HealthOut:
 
 @router.get("/readyz", summary="Can it decide, log and render? 503 where it cannot.")
 def readyz(service: ServiceDep, response: Response) -> HealthOut:
+    witnessing = service.witnessing
     try:
         log_size = service.log.size
+        lag = witnessing.lag_entries if witnessing.is_configured else None
     except PolicyError:
         response.status_code = 503
         return HealthOut(status="failing", worker=service.worker.process.is_ready)
-    if service.settings.prewarm and not service.worker.process.is_ready:
+    is_ready = service.worker.process.is_ready
+    if sum(1 for each in witnessing.states() if not each.problem) < witnessing.required:
         response.status_code = 503
-        return HealthOut(status="starting", log_size=log_size, worker=False)
-    return HealthOut(status="ok", log_size=log_size, worker=service.worker.process.is_ready)
+        return HealthOut(status="failing", log_size=log_size, worker=is_ready, witness_lag=lag)
+    if service.settings.prewarm and not is_ready:
+        response.status_code = 503
+        return HealthOut(status="starting", log_size=log_size, worker=False, witness_lag=lag)
+    return HealthOut(status="ok", log_size=log_size, worker=is_ready, witness_lag=lag)
 
 
 @router.get("/metrics", summary="Prometheus text", response_class=PlainTextResponse)
@@ -38,4 +44,8 @@ def metrics(service: ServiceDep) -> PlainTextResponse:
         "placet_worker_up": float(service.worker.process.is_running),
         "placet_worker_starts": service.worker.process.num_starts,
     }
+    if service.witnessing.is_configured:
+        gauges["placet_witness_lag_entries"] = service.witnessing.lag_entries
+        gauges["placet_witness_lag_seconds"] = service.witnessing.lag_s
+        gauges["placet_witness_failing"] = sum(1 for each in service.witnessing.states() if each.problem)
     return PlainTextResponse(service.metrics.text(gauges), media_type="text/plain; version=0.0.4")
