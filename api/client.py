@@ -6,14 +6,18 @@
         Path("out.mp4").write_bytes(placet.video(render["render_id"]))
 
 Tokens are fetched, kept and renewed by the client: one per group of endpoints, `private_key_jwt`, at most five minutes.
+What makes faces move needs tokens that are bound to a key (DPoP, RFC 9449): the client makes such a key for itself,
+never lets it out of the process, and sends a proof with each request.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +25,7 @@ from typing import Any, Final, Self
 
 import httpx
 from joserfc import jwt
-from joserfc.jwk import import_key
+from joserfc.jwk import ECKey, import_key
 
 from policy.consent import (
     EVERYTHING,
@@ -44,6 +48,7 @@ from policy.identity import (
 
 TEXT_VERSION: Final = "2026-11"
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_BOUND_PREFIXES: Final = ("render:", "live:")
 _RENEW_BEFORE_S: Final = 20.0
 _DAY_S: Final = 86_400
 
@@ -170,6 +175,7 @@ class PlacetClient:
         self._http = httpx.Client(base_url=self.base_url, transport=transport, timeout=timeout_s)
         self._token_endpoint = ""
         self._tokens: dict[str, tuple[str, float]] = {}
+        self._proof_key = ECKey.generate_key("P-256")
 
     def __enter__(self) -> Self:
         return self
@@ -188,17 +194,49 @@ class PlacetClient:
         token, expires_at = self._tokens.get(scope, ("", 0.0))
         if self._now() < expires_at - _RENEW_BEFORE_S:
             return token
+        endpoint = self._discover()
         answer = self._post_form(
-            self._discover(),
+            endpoint,
             {
                 "grant_type": "client_credentials",
                 "scope": scope,
                 "client_assertion_type": _ASSERTION_TYPE,
                 "client_assertion": self._assertion(),
             },
+            {"DPoP": self.proof("POST", endpoint)} if scope.startswith(_BOUND_PREFIXES) else {},
         )
         self._tokens[scope] = (str(answer["access_token"]), self._now() + float(answer["expires_in"]))
         return self._tokens[scope][0]
+
+    def authorization(self, method: str, address: str, scope: str) -> dict[str, str]:
+        """Headers that let one request pass: the access token and, where it must be, a proof for this request.
+
+        Args:
+            address: of the request: a whole one, or a path of this service.
+        """
+        token = self.token(scope)
+        if not scope.startswith(_BOUND_PREFIXES):
+            return {"Authorization": f"Bearer {token}"}
+        url = self.base_url + address if address.startswith("/") else address
+        return {"Authorization": f"DPoP {token}", "DPoP": self.proof(method, url, token)}
+
+    def auth(self, scope: str) -> httpx.Auth:
+        """The same for requests of your own: `httpx.get(url, auth=placet.auth("render:read"))`."""
+        return _TokenAuth(self, scope)
+
+    def proof(self, method: str, url: str, access_token: str | None = None) -> str:
+        """A proof of possession for one request (RFC 9449 §4.2); good once, for a minute."""
+        claims: dict[str, Any] = {
+            "htm": method,
+            "htu": url.partition("?")[0],
+            "iat": int(self._now()),
+            "jti": secrets.token_urlsafe(16),
+        }
+        if access_token is not None:
+            digest = hashlib.sha256(access_token.encode()).digest()
+            claims["ath"] = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        header = {"typ": "dpop+jwt", "alg": "ES256", "jwk": dict(self._proof_key.as_dict(private=False))}
+        return jwt.encode(header, claims, self._proof_key, algorithms=["ES256"])
 
     def _assertion(self) -> str:
         """RFC 7523 §3: who we are, for this service, once, for a minute."""
@@ -225,8 +263,8 @@ class PlacetClient:
             self._token_endpoint = str(metadata["token_endpoint"])
         return self._token_endpoint
 
-    def _post_form(self, url: str, fields: Mapping[str, str]) -> dict[str, Any]:
-        return dict(self._call("POST", url, data=fields).json())
+    def _post_form(self, url: str, fields: Mapping[str, str], headers: Mapping[str, str]) -> dict[str, Any]:
+        return dict(self._call("POST", url, data=fields, headers=headers).json())
 
     # -- subjects
 
@@ -464,7 +502,7 @@ class PlacetClient:
     def _call(self, method: str, path: str, scope: str = "", **options: Any) -> httpx.Response:
         headers = dict(options.pop("headers", {}))
         if scope:
-            headers["Authorization"] = f"Bearer {self.token(scope)}"
+            headers |= self.authorization(method, path, scope)
         try:
             response = self._http.request(method, path, headers=headers, **options)
         except httpx.TransportError as exc:
@@ -476,3 +514,15 @@ class PlacetClient:
         except ValueError:
             problem = {}
         raise ProblemError(response.status_code, problem if isinstance(problem, dict) else {})
+
+
+class _TokenAuth(httpx.Auth):
+    """Adds a client's token, and a fresh proof, to each request."""
+
+    def __init__(self, client: PlacetClient, scope: str) -> None:
+        self._client = client
+        self._scope = scope
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers.update(self._client.authorization(request.method, str(request.url), self._scope))
+        yield request

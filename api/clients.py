@@ -83,7 +83,7 @@ class ClientDirectory:
             client = session.get(Client, client_id)
         if client is None or not self._is_live(client):
             return None
-        return OAuthClient(client.client_id, frozenset(client.scopes), client.jwks)
+        return OAuthClient(client.client_id, frozenset(client.scopes), client.jwks, tuple(client.redirect_uris or ()))
 
     def all(self) -> Sequence[Client]:
         """Every client but the subjects."""

@@ -28,6 +28,17 @@ def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
+def caller_of(request: Request) -> str:
+    """Address of the caller; empty if it is not known."""
+    return request.client.host if request.client is not None else ""
+
+
+def address_of(request: Request, issuer: str) -> str:
+    """The address of a request as the client sees it, whatever stands in front: what proofs are made for."""
+    raw_path = request.scope.get("raw_path") or request.scope["path"].encode()
+    return issuer + str(raw_path, "ascii", "replace")
+
+
 class Requires(SecurityBase):
     """Dependency: a valid access token with one scope, for the endpoint of that scope. Every rejection is logged."""
 
@@ -46,15 +57,16 @@ class Requires(SecurityBase):
         service = service_of(request)
         authorization = tuple(request.headers.getlist("authorization"))
         headers = {name: tuple(request.headers.getlist(name)) for name in set(request.headers.keys())}
-        presentation = Presentation(authorization, request.method, str(request.url), headers)
-        audience = service.issuer + self._audience_path
+        presentation = Presentation(authorization, request.method, address_of(request, service.issuer), headers)
         try:
-            token = service.tokens.verify(presentation, audience=audience, scope=self._scope)
+            token = service.tokens.verify(presentation, path=self._audience_path, scope=self._scope)
         except (TokenError, ScopeError) as error:
             client = unverified_client_id(authorization)
-            error.extras["log_index"] = service.record_rejection(error.code, client, self._audience_path)
+            error.extras["log_index"] = service.record_rejection(
+                error.code, client, self._audience_path, caller_of(request)
+            )
             raise
-        client_row = service.clients.find(token.client_id)
+        client_row = service.clients.find(token.account_id)
         return Actor(client_row.client_id, client_row.org, token.scopes, frozenset(client_row.roles))
 
 

@@ -315,6 +315,8 @@ STATUS_BY_CODE: dict[str, int] = {
     "log": 503,
     "log.not_found": 404,
     "log.proof": 422,
+    "log.archive": 404,
+    "witness": 503,
     "permit": 403,
     "permit.ledger": 503,
     # watermark

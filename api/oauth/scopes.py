@@ -25,6 +25,14 @@ AUDIENCE_PATH_BY_SCOPE = {
 }
 
 
+_BOUND_PREFIXES = ("render:", "live:")
+
+
+def requires_proof(scope: str) -> bool:
+    """Whether tokens of a scope must be bound to a key (DPoP): all that make somebody's face move."""
+    return scope.startswith(_BOUND_PREFIXES)
+
+
 class InvalidTargetError(OAuth2Error):
     """RFC 8707 §2: the requested resource is unknown, or not the one that the scopes belong to."""
 

@@ -1,48 +1,52 @@
 """The embedded authorization server: Authlib inside FastAPI, for the default install.
 
-One grant (client credentials), one way to authenticate (`private_key_jwt`, RFC 7523), one kind of token (RFC 9068,
-ES256). Where Authlib's defaults are laxer than RFC 9700 and FAPI 2.0 they are overridden here, each override marked.
-Another grant or token type is one more `register_*` call.
+Two grants (client credentials; authorization code with PKCE), one way for a client with a key to authenticate
+(`private_key_jwt`, RFC 7523), one kind of token (RFC 9068), bound to a key (DPoP, RFC 9449) where it makes faces move.
+Where Authlib's defaults are laxer than RFC 9700 and FAPI 2.0 they are overridden, each override marked. Another grant
+is one more `register_grant`.
 """
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from authlib.oauth2 import AuthorizationServer, OAuth2Error, OAuth2Request
-from authlib.oauth2.rfc6749 import (
-    ClientMixin,
-    InvalidClientError,
-    InvalidRequestError,
-    InvalidScopeError,
-    OAuth2Payload,
-    grants,
-)
-from authlib.oauth2.rfc7523 import JWTBearerClientAssertion
-from authlib.oauth2.rfc9068 import JWTBearerTokenGenerator
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, KeySet
-from starlette.datastructures import FormData, Headers
+from authlib.oauth2.rfc6749 import ClientMixin, InvalidRequestError
+from joserfc.jwk import KeySet
 from starlette.responses import Response
 
+from api.oauth.assertions import ASSERTION_ALGORITHMS, PrivateKeyJwt
+from api.oauth.codes import CodeBook
+from api.oauth.dpop import PROOF_ALGORITHMS, Proof, ProofBook
+from api.oauth.grants import AuthorizationCode, ClientCredentials
+from api.oauth.jwts import UnreadableJwtError, signed_jwt, verified_claims
+from api.oauth.keys import TokenKeys
+from api.oauth.requests import TokenRequest
 from api.oauth.scopes import AUDIENCE_PATH_BY_SCOPE, audience_of
 from api.storage.spent import AlreadySpentError, SpentIds
 
-ASSERTION_ALGORITHMS = ["ES256", "EdDSA", "Ed25519"]
-MAX_ASSERTION_LIFETIME_S = 300
+TOKEN_ALGORITHMS = ("ES256",)
+_ONE_GRANT_PARAMETERS = ("grant_type", "scope", "client_id", "code", "redirect_uri", "client_assertion", "token")
 
 
 class OAuthClient(ClientMixin):
-    """What the authorization server may know about a client."""
+    """What the authorization server may know about a client.
 
-    def __init__(self, client_id: str, scopes: frozenset[str], jwks: Mapping[str, Any]) -> None:
+    A client with keys authenticates with them. One without keys is a program on somebody's machine: public, and good
+    for authorization codes only.
+    """
+
+    def __init__(
+        self, client_id: str, scopes: frozenset[str], jwks: Mapping[str, Any], redirect_uris: tuple[str, ...] = ()
+    ) -> None:
         self.client_id = client_id
         self.scopes = scopes
-        self.jwks = KeySet.import_key_set(cast(Any, dict(jwks)))
+        self.redirect_uris = redirect_uris
+        self.has_keys = bool(jwks.get("keys"))
+        self.jwks = KeySet.import_key_set(cast(Any, dict(jwks))) if self.has_keys else KeySet([])
 
     def get_client_id(self) -> str:
         return self.client_id
@@ -51,136 +55,21 @@ class OAuthClient(ClientMixin):
         return " ".join(name for name in (scope or "").split() if name in self.scopes)
 
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
-        return method == "private_key_jwt"
+        return method == ("private_key_jwt" if self.has_keys else "none")
 
     def check_grant_type(self, grant_type: str) -> bool:
-        return grant_type == "client_credentials"
+        if grant_type == ClientCredentials.GRANT_TYPE:
+            return self.has_keys
+        return grant_type == AuthorizationCode.GRANT_TYPE and bool(self.redirect_uris)
 
     def check_client_secret(self, client_secret: str) -> bool:
         return False
 
     def check_redirect_uri(self, redirect_uri: str) -> bool:
-        return False
+        return False  # the authorization endpoint is ours, see `api.oauth.codes`
 
     def check_response_type(self, response_type: str) -> bool:
         return False
-
-
-class _Payload(OAuth2Payload):
-    """A form, as Authlib wants to see it."""
-
-    def __init__(self, form: FormData) -> None:
-        self._values = {name: value for name, value in form.multi_items() if isinstance(value, str)}
-        self._lists: defaultdict[str, list[str]] = defaultdict(list)
-        for name, value in form.multi_items():
-            if isinstance(value, str):
-                self._lists[name].append(value)
-
-    @property
-    def data(self) -> dict[str, str]:
-        return self._values
-
-    @property
-    def datalist(self) -> defaultdict[str, list[str]]:
-        return self._lists
-
-
-class TokenRequest(OAuth2Request):
-    """One call of the token or revocation endpoint, body already read.
-
-    Authlib refuses plain http unless an environment variable says otherwise. Whether the outer connection is safe is
-    decided once, by the issuer in the settings (https, or this machine), so the request is named by https here.
-    """
-
-    def __init__(self, path: str, headers: Headers, form: FormData) -> None:
-        super().__init__("POST", f"https://placet{path}", headers=headers)
-        self._form = form
-        self.payload = _Payload(form)
-
-    @property
-    def form(self) -> FormData:
-        return self._form
-
-    @property
-    def args(self) -> dict[str, str]:
-        return {}
-
-    @property
-    def unverified_client_id(self) -> str:
-        """What the caller says it is called; for the log, as a pseudonym."""
-        return str(getattr(self.client, "client_id", None) or self.payload.client_id or "")
-
-
-class _PrivateKeyJwt(JWTBearerClientAssertion):
-    """RFC 7523 §3 client authentication, single use."""
-
-    CLIENT_AUTH_METHOD = "private_key_jwt"
-
-    def __init__(self, issuer: str, spent: SpentIds, now: Callable[[], float], leeway_s: int) -> None:
-        super().__init__(leeway=leeway_s)
-        self._issuer = issuer
-        self._spent = spent
-        self._now = now
-
-    def get_audiences(self) -> list[str]:
-        # Override: the issuer alone, not the token endpoint (FAPI 2.0 §5.3.2.1, audience injection).
-        return [self._issuer]
-
-    def resolve_client_public_key(self, client: Any) -> KeySet:
-        return cast(OAuthClient, client).jwks
-
-    def process_assertion_claims(self, assertion: str, resolve_key: Any) -> Any:
-        # Override: an algorithm allow-list, and every odd shape of claim is the caller's error.
-        try:
-            token = jwt.decode(assertion, resolve_key, algorithms=ASSERTION_ALGORITHMS)
-            self.verify_claims(token.claims)
-        except (JoseError, ValueError, TypeError, KeyError) as exc:
-            raise InvalidClientError(description="The client assertion does not verify.", status_code=401) from exc
-        return token.claims
-
-    def verify_claims(self, claims: Any) -> None:
-        # Override: a short life, so that the replay store stays small and a stolen assertion is soon worthless.
-        if not isinstance(claims.get("exp"), int | float) or claims["exp"] > self._now() + MAX_ASSERTION_LIFETIME_S:
-            raise InvalidClientError(description=f"exp must be at most {MAX_ASSERTION_LIFETIME_S} seconds ahead.")
-        super().verify_claims(claims)
-
-    def validate_jti(self, claims: Any, jti: Any) -> bool:
-        if not isinstance(jti, str) or not 8 <= len(jti) <= 128:
-            return False
-        try:
-            self._spent.spend(f"assertion:{claims['sub']}", jti, claims["exp"] + self.leeway)
-        except AlreadySpentError:
-            return False
-        return True
-
-
-class _AccessTokens(JWTBearerTokenGenerator):
-    """RFC 9068 access tokens."""
-
-    def __init__(self, issuer: str, key: ECKey, lifetime_s: int) -> None:
-        # Override: Authlib gives client-credentials tokens ten days.
-        super().__init__(issuer, alg="ES256", expires_generator=lambda client, grant_type: lifetime_s)
-        self._keys = KeySet([key])
-
-    def get_jwks(self) -> KeySet:
-        return self._keys
-
-    def get_audiences(self, client: Any, user: Any, scope: str) -> str:
-        return audience_of(scope.split(), self.issuer)
-
-
-class _ClientCredentials(grants.ClientCredentialsGrant):
-    """RFC 6749 §4.4, authenticated by a key."""
-
-    TOKEN_ENDPOINT_AUTH_METHODS = ("private_key_jwt",)
-
-    def validate_requested_scope(self) -> None:
-        # Override: Authlib answers an unheld scope with a token of empty scope.
-        asked = frozenset((self.request.payload.scope or "").split())
-        if not asked or asked - self.request.client.scopes:
-            raise InvalidScopeError(description="The client does not hold every scope that it asks for.")
-        server = cast(EmbeddedServer, self.server)
-        audience_of(asked, server.issuer, self.request.payload.datalist["resource"])
 
 
 class EmbeddedServer(AuthorizationServer):
@@ -188,70 +77,156 @@ class EmbeddedServer(AuthorizationServer):
 
     Args:
         issuer: its own base URL.
-        key: P-256 key that signs access tokens; must have a `kid`.
+        keys: that access tokens are signed with.
         find_client: a live (approved, in term) client, or None.
-        on_rejection: told an OAuth error code, a one-line reason and the unverified client id; answers a log index.
+        proofs: accepts proofs of possession.
+        codes: authorization codes.
+        introspect: what an access token is worth: its claims, or None (see `AccessTokenValidator.inspect`).
+        may_introspect: whether a client may ask about tokens of others.
+        on_rejection: told an OAuth error code, the request, and the unverified client id; answers a log index, or None.
+        now: clock, seconds since the epoch.
     """
 
     def __init__(
         self,
         *,
         issuer: str,
-        key: ECKey,
+        keys: TokenKeys,
         find_client: Callable[[str], OAuthClient | None],
         spent: SpentIds,
-        on_rejection: Callable[[str, str, str], int],
+        proofs: ProofBook,
+        codes: CodeBook,
+        introspect: Callable[[str], Mapping[str, Any] | None],
+        may_introspect: Callable[[str], bool],
+        on_rejection: Callable[[str, TokenRequest], int | None],
         now: Callable[[], float],
         lifetime_s: int,
         leeway_s: int,
     ) -> None:
         super().__init__(scopes_supported=sorted(AUDIENCE_PATH_BY_SCOPE))
         self.issuer = issuer
-        self.keys = KeySet([key])
+        self.keys = keys
+        self.proofs = proofs
+        self.codes = codes
         self._find_client = find_client
         self._spent = spent
+        self._introspect = introspect
+        self._may_introspect = may_introspect
         self._on_rejection = on_rejection
         self._now = now
         self._lifetime_s = lifetime_s
-        self.register_client_auth_method("private_key_jwt", _PrivateKeyJwt(issuer, spent, now, leeway_s))
-        self.register_token_generator("default", _AccessTokens(issuer, key, lifetime_s))
-        self.register_grant(_ClientCredentials)
+        self.register_client_auth_method("private_key_jwt", PrivateKeyJwt(issuer, spent, now, leeway_s))
+        self.register_grant(ClientCredentials)
+        self.register_grant(AuthorizationCode)
 
     def metadata(self) -> dict[str, Any]:
         """RFC 8414 authorization server metadata."""
         return {
             "issuer": self.issuer,
+            "authorization_endpoint": f"{self.issuer}/oauth/authorize",
             "token_endpoint": f"{self.issuer}/oauth/token",
+            "introspection_endpoint": f"{self.issuer}/oauth/introspect",
             "revocation_endpoint": f"{self.issuer}/oauth/revoke",
             "jwks_uri": f"{self.issuer}/oauth/jwks",
             "scopes_supported": self.scopes_supported,
-            "response_types_supported": [],
-            "grant_types_supported": ["client_credentials"],
-            "token_endpoint_auth_methods_supported": ["private_key_jwt"],
-            "token_endpoint_auth_signing_alg_values_supported": ASSERTION_ALGORITHMS,
-            "revocation_endpoint_auth_methods_supported": ["private_key_jwt"],
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "grant_types_supported": ["client_credentials", "authorization_code"],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,
+            "token_endpoint_auth_methods_supported": ["private_key_jwt", "none"],
+            "token_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
+            "introspection_endpoint_auth_methods_supported": ["private_key_jwt"],
+            "introspection_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
+            "revocation_endpoint_auth_methods_supported": ["private_key_jwt", "none"],
+            "revocation_endpoint_auth_signing_alg_values_supported": list(ASSERTION_ALGORITHMS),
+            "dpop_signing_alg_values_supported": list(PROOF_ALGORITHMS),
         }
 
     def jwks(self) -> dict[str, Any]:
-        """Public keys of access tokens (RFC 7517)."""
-        return cast(dict[str, Any], self.keys.as_dict(private=False))
+        """Public keys of access tokens, the current one and the one before (RFC 7517)."""
+        return self.keys.jwks()
+
+    def issue(
+        self,
+        *,
+        client_id: str,
+        account_id: str,
+        scopes: frozenset[str],
+        proof: Proof | None,
+        jti: str = "",
+    ) -> dict[str, Any]:
+        """A token response (RFC 6749 §5.1) with an RFC 9068 access token.
+
+        Args:
+            account_id: for whom; the client itself, or whoever agreed at the authorization endpoint.
+            proof: of the key that the token is bound to.
+            jti: the token's identifier, if it was promised before.
+        """
+        now = int(self._now())
+        scope = " ".join(sorted(scopes))
+        claims: dict[str, Any] = {
+            "iss": self.issuer,
+            "sub": account_id,
+            "aud": audience_of(scopes, self.issuer),
+            "client_id": client_id,
+            "scope": scope,
+            "iat": now,
+            "exp": now + self._lifetime_s,  # Override: Authlib gives client-credentials tokens ten days.
+            "jti": jti or secrets.token_urlsafe(16),
+        }
+        if proof is not None:
+            claims["cnf"] = {"jkt": proof.thumbprint}  # RFC 9449 §6.1
+        return {
+            "access_token": signed_jwt({"typ": "at+jwt"}, claims, self.keys.signer()),
+            "token_type": "Bearer" if proof is None else "DPoP",
+            "expires_in": self._lifetime_s,
+            "scope": scope,
+        }
+
+    def answer(self, request: TokenRequest) -> Response:
+        """The token endpoint."""
+        if fault := _repeated(request):
+            return self.handle_error_response(request, fault)
+        return cast(Response, self.create_token_response(request))
 
     def revoke(self, request: TokenRequest) -> Response:
         """RFC 7009: deny one of the caller's own access tokens. (Authlib cannot revoke JWTs; a denylist can.)"""
         try:
-            client = self.authenticate_client(request, ["private_key_jwt"], "revocation")
-            unverified_token = request.payload.data.get("token")
-            if not unverified_token:
-                raise InvalidRequestError(description="The token parameter is missing.")
+            client, unverified_token = self._asked_about(request, ["private_key_jwt", "none"], "revocation")
         except OAuth2Error as error:
-            return cast(Response, self.handle_error_response(request, error))
+            return self.handle_error_response(request, error)
         try:
-            claims = jwt.decode(unverified_token, self.keys, algorithms=["ES256"]).claims
-            if claims["client_id"] == client.get_client_id():
+            claims = verified_claims(unverified_token, self.keys.key_set(), TOKEN_ALGORITHMS)
+            if claims["client_id"] == client.client_id:
                 self._spent.spend("access-token", str(claims["jti"]), self._now() + self._lifetime_s)
-        except (JoseError, ValueError, TypeError, KeyError, AlreadySpentError):
+        except (UnreadableJwtError, KeyError, AlreadySpentError):
             return Response(status_code=200)  # §2.2: an invalid token is as good as revoked
         return Response(status_code=200)
+
+    def introspect(self, request: TokenRequest) -> Response:
+        """RFC 7662: what a token is worth, told to its own client or to an operator; to others it is worth nothing."""
+        try:
+            client, unverified_token = self._asked_about(request, ["private_key_jwt"], "introspection")
+        except OAuth2Error as error:
+            return self.handle_error_response(request, error)
+        claims = self._introspect(unverified_token)
+        if claims is None or (claims["client_id"] != client.client_id and not self._may_introspect(client.client_id)):
+            return self.handle_response(200, {"active": False}, _JSON)
+        known = ("iss", "sub", "aud", "client_id", "scope", "iat", "exp", "jti", "cnf")
+        answer = {"active": True, **{name: claims[name] for name in known if name in claims}}
+        answer["token_type"] = "DPoP" if "cnf" in claims else "Bearer"
+        return self.handle_response(200, answer, _JSON)
+
+    def _asked_about(self, request: TokenRequest, methods: list[str], endpoint: str) -> tuple[OAuthClient, str]:
+        """The authenticated client, and the token that it asks about."""
+        if fault := _repeated(request):
+            raise fault
+        client = cast(OAuthClient, self.authenticate_client(request, methods, endpoint))
+        token = request.payload.data.get("token")
+        if not token:
+            raise InvalidRequestError(description="The token parameter is missing.")
+        return client, token
 
     # -- what Authlib asks of an integration
 
@@ -261,7 +236,7 @@ class EmbeddedServer(AuthorizationServer):
     def query_client(self, client_id: str) -> OAuthClient | None:
         return self._find_client(client_id)
 
-    def save_token(self, token: Any, request: Any) -> None:
+    def save_token(self, token: Any, request: Any = None) -> None:
         """Access tokens are not stored: they prove themselves and live five minutes."""
 
     def send_signal(self, name: str, *args: Any, **kwargs: Any) -> None:
@@ -277,7 +252,7 @@ class EmbeddedServer(AuthorizationServer):
         fields = dict(body)
         code = f"oauth.{fields['error']}"
         reason = fields.get("error_description") or fields["error"].replace("_", " ")
-        log_index = self._on_rejection(code, reason, request.unverified_client_id)
+        log_index = self._on_rejection(code, request)
         document = {
             **fields,
             "type": f"urn:placet:problem:{code}",
@@ -285,7 +260,17 @@ class EmbeddedServer(AuthorizationServer):
             "status": status,
             "code": code,
             "detail": reason,
-            "instance": "/oauth/token",
+            "instance": request.path,
             "log_index": log_index,
         }
         return Response(json.dumps(document), status, dict(headers))
+
+
+_JSON = {"Content-Type": "application/json"}
+
+
+def _repeated(request: TokenRequest) -> InvalidRequestError | None:
+    """RFC 6749 §3.2: parameters must not be there more than once."""
+    lists = request.payload.datalist
+    twice = next((name for name in _ONE_GRANT_PARAMETERS if len(lists.get(name, ())) > 1), "")
+    return InvalidRequestError(description=f"The parameter {twice} is there twice.") if twice else None

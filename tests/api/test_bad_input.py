@@ -36,7 +36,7 @@ def check_problem(response: httpx.Response, status: int, code: str) -> dict[str,
 
 @pytest.fixture
 def headers(researcher: PlacetClient) -> dict[str, str]:
-    return {"Authorization": f"Bearer {researcher.token(SCOPE_RENDER_CREATE)}"}
+    return researcher.authorization("POST", "/v1/renders", SCOPE_RENDER_CREATE)
 
 
 @pytest.fixture(autouse=True)

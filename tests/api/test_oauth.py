@@ -11,11 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives import serialization
 from joserfc import jws, jwt
 from joserfc.jwk import ECKey, OctKey, import_key
 
 from api.client import PlacetClient, ProblemError
-from api.service import oauth_key
+from api.oauth.keys import KEY_NAME
 from policy.identity import SCOPE_AUDIT_READ, SCOPE_DETECT_CREATE, SCOPE_RENDER_CREATE, SCOPE_RENDER_READ
 from tests.api.conftest import Running, vetted
 
@@ -42,14 +43,16 @@ def ask(server: Running, client: PlacetClient, scope: str = SCOPE_RENDER_CREATE,
         "client_assertion": assertion(client),
     }
     form |= changes
-    return httpx.post(f"{server.url}/oauth/token", data={k: v for k, v in form.items() if v is not None})
+    url = f"{server.url}/oauth/token"
+    headers = {"DPoP": client.proof("POST", url)} if str(form["scope"]).startswith("render:") else {}
+    return httpx.post(url, headers=headers, data={k: v for k, v in form.items() if v is not None})
 
 
 def test_a_token_is_an_rfc_9068_token_for_one_endpoint_and_five_minutes(
     server: Running, researcher: PlacetClient
 ) -> None:
     answer = ask(server, researcher).json()
-    assert answer["token_type"] == "Bearer" and answer["expires_in"] == 300
+    assert answer["token_type"] == "DPoP" and answer["expires_in"] == 300
     assert answer["scope"] == SCOPE_RENDER_CREATE
     unverified = jws.extract_compact(answer["access_token"].encode())
     assert unverified.headers()["typ"] == "at+jwt" and unverified.headers()["alg"] == "ES256"
@@ -62,7 +65,7 @@ def test_a_token_is_an_rfc_9068_token_for_one_endpoint_and_five_minutes(
 def test_metadata_and_keys_are_published_without_private_parts(server: Running) -> None:
     metadata = httpx.get(f"{server.url}/.well-known/oauth-authorization-server").json()
     assert metadata["issuer"] == server.url
-    assert metadata["token_endpoint_auth_methods_supported"] == ["private_key_jwt"]
+    assert metadata["token_endpoint_auth_methods_supported"] == ["private_key_jwt", "none"]
     keys = httpx.get(metadata["jwks_uri"]).json()["keys"]
     assert len(keys) == 1 and keys[0]["crv"] == "P-256" and "d" not in keys[0] and keys[0]["kid"]
 
@@ -137,9 +140,16 @@ def test_scopes_of_one_endpoint_come_together(server: Running, researcher: Place
     assert response.status_code == 200
 
 
+def signing_key(server: Running) -> ECKey:
+    """The private key of the authorization server, as only the server itself can have it."""
+    key = server.service.keys.oauth_key
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return ECKey.import_key(pem, {"kid": server.service.keys.service.signing_key(KEY_NAME).kid})
+
+
 def forged(server: Running, changes: dict[str, Any], header: dict[str, Any], key: Any = None) -> str:
     """An access token as the server would sign it, with changes."""
-    own = oauth_key(server.service.keys.oauth_key)
+    own = signing_key(server)
     now = int(time.time())
     claims = {
         "iss": server.url,
@@ -224,8 +234,8 @@ def test_a_token_for_one_endpoint_does_not_open_another(server: Running, researc
 
 
 def test_reading_does_not_allow_making(server: Running, researcher: PlacetClient) -> None:
-    headers = {"Authorization": f"Bearer {researcher.token(SCOPE_RENDER_READ)}"}
-    response = httpx.post(f"{server.url}/v1/renders", headers=headers, files={"speech": b"x"})
+    auth = researcher.auth(SCOPE_RENDER_READ)
+    response = httpx.post(f"{server.url}/v1/renders", auth=auth, files={"speech": b"x"})
     assert (response.status_code, response.json()["code"]) == (403, "token.scope")
     assert "insufficient_scope" in response.headers["www-authenticate"]
     assert server.service.log.entry(response.json()["log_index"])["body"]["code"] == "token.scope"
