@@ -161,7 +161,9 @@ class Witnessing:
     def checkpoint(self) -> Checkpoint | None:
         """The same, parsed."""
         note = self._note
-        return None if note is None else verify_checkpoint(note.encode(), self._log.public_key, origin=self._log.origin)
+        return (
+            None if note is None else verify_checkpoint(note.encode(), self._log.public_keys, origin=self._log.origin)
+        )
 
     def cosignatures(self, note: str) -> tuple[Cosignature, ...]:
         """The valid cosignatures of the configured witnesses on a note."""
@@ -201,7 +203,7 @@ class Witnessing:
         Raises: WitnessRequiredError.
         """
         note = self.submit(new[-1].checkpoint)
-        if verify_checkpoint(note.encode(), self._log.public_key).size == new[-1].tree_size:
+        if verify_checkpoint(note.encode(), self._log.public_keys).size == new[-1].tree_size:
             return [replace(each, checkpoint=note) for each in new]
         return [self._log.evidence_under(each.index, note) for each in new]
 
@@ -212,7 +214,7 @@ class Witnessing:
         Raises: WitnessRequiredError: fewer than `required` (at least one) cosigned.
         """
         with self._lock:
-            checkpoint = verify_checkpoint(note.encode(), self._log.public_key, origin=self._log.origin)
+            checkpoint = verify_checkpoint(note.encode(), self._log.public_keys, origin=self._log.origin)
             known = self.checkpoint()
             if known is not None and self._note is not None and known.size >= checkpoint.size:
                 if self._log.root(checkpoint.size) == checkpoint.root:
@@ -307,7 +309,7 @@ class Witnessing:
         """What was kept, if it is ours and its cosignatures still count."""
         try:
             note = (self._directory / COSIGNED_FILE).read_text()
-            verify_checkpoint(note.encode(), self._log.public_key, origin=self._log.origin)
+            verify_checkpoint(note.encode(), self._log.public_keys, origin=self._log.origin)
             return note if len(self.cosignatures(note)) >= max(1, self.required) else None
         except FileNotFoundError:
             return None

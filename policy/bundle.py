@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -17,28 +17,39 @@ from policy.errors import BundleError
 from policy.files import fsync_directory
 from policy.log import CHECKPOINT_FILE, Log
 from policy.note import Checkpoint, verify_checkpoint
-from policy.tiles import tiles_of
+from policy.tiles import ENTRIES, TILE_WIDTH, tiles_of
 
 VKEY_FILE: Final = "vkey"
+COSIGNED_FILE: Final = "cosigned"
+"""Optional: the newest checkpoint that witnesses have cosigned, of the same size or smaller."""
 _BLOCK: Final = tarfile.BLOCKSIZE
 _END: Final = bytes(2 * _BLOCK)
 
 
-def export_bundle(log: Log, path: Path) -> Checkpoint:
+def export_bundle(
+    log: Log, path: Path, *, cosigned: str | None = None, progress: Callable[[float], object] | None = None
+) -> Checkpoint:
     """Write the log as it is now to `path`, replacing what is there; appends may go on meanwhile.
 
+    Args:
+        cosigned: a checkpoint of this log with the cosignatures of witnesses, to be put into the bundle.
+        progress: called with the fraction done.
     Returns: the checkpoint that the bundle holds.
     Raises: BundleError: it cannot be written. LogError: the log cannot be read.
     """
     note = log.checkpoint().encode()
-    checkpoint = verify_checkpoint(note, log.public_key, origin=log.origin)
+    checkpoint = verify_checkpoint(note, log.public_keys, origin=log.origin)
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with temporary.open("wb") as out:
             _write_member(out, VKEY_FILE, f"{log.verifier_key}\n".encode())
             _write_member(out, CHECKPOINT_FILE, note)
+            if cosigned is not None:
+                _write_member(out, COSIGNED_FILE, cosigned.encode())
             for name in tiles_of(checkpoint.size):
                 _write_member(out, name.path, log.tile(name.path))
+                if progress is not None and name.level == ENTRIES:
+                    progress(name.index * TILE_WIDTH / checkpoint.size)
             out.write(_END)
             out.flush()
             os.fsync(out.fileno())

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from cryptography.hazmat.primitives.asymmetric import ed25519
-
-from policy.bundle import VKEY_FILE, BundleFiles, export_bundle
+from policy.bundle import COSIGNED_FILE, VKEY_FILE, BundleFiles, export_bundle
+from policy.cosignature import WitnessKey, cosignatures
 from policy.entry import parse_entry
 from policy.errors import BundleError, CheckpointError, LogCorruptError, LogUnavailableError, ProofError
 from policy.log import CHECKPOINT_FILE, LOCK_FILE
 from policy.merkle import EMPTY_ROOT, HASH_NUM_BYTES, consistency_path, leaf_hash, tree_root, verify_consistency
-from policy.note import Checkpoint, verifier_key, verify_checkpoint
+from policy.note import Checkpoint, LogKeys, as_keys, key_id, split_note, verifier_key, verify_checkpoint
 from policy.tiles import ENTRIES, TILE_HEIGHT, TILE_WIDTH, Pyramid, TileName, split_bundle, split_hashes, tiles_of
 
 __all__ = ["FsckProblem", "FsckReport", "export_bundle", "fsck", "verify_bundle"]
@@ -54,12 +53,18 @@ class FsckProblem:
 
 @dataclass(frozen=True)
 class FsckReport:
-    """What was checked, and everything that was found; `problems` is empty if every byte is what was signed."""
+    """What was checked, and everything that was found; `problems` is empty if every byte is what was signed.
+
+    Args:
+        cosigned_by: known witnesses that stand for the first `cosigned_size` entries.
+    """
 
     origin: str
     size: int
     root_hash: str
     problems: tuple[FsckProblem, ...]
+    cosigned_by: tuple[str, ...] = ()
+    cosigned_size: int = 0
 
     @property
     def is_clean(self) -> bool:
@@ -78,39 +83,53 @@ class FsckReport:
             "size": self.size,
             "root_hash": self.root_hash,
             "problems": [problem.to_json() for problem in self.problems],
+            "cosigned_by": list(self.cosigned_by),
+            "cosigned_size": self.cosigned_size,
         }
 
 
 def fsck(
-    directory: Path, public_key: ed25519.Ed25519PublicKey, *, earlier_checkpoint: bytes | None = None
+    directory: Path,
+    public_keys: LogKeys,
+    *,
+    earlier_checkpoint: bytes | None = None,
+    progress: Callable[[float], object] | None = None,
 ) -> FsckReport:
     """Check the log in `directory`.
 
     Bytes behind the last signed entry are a problem too: a crash leaves them until the log is opened again.
 
     Args:
-        public_key: the log's key, from somewhere else than the directory.
+        public_keys: the log's key, or its keys where it was rotated, from somewhere else than the directory.
         earlier_checkpoint: a checkpoint that was kept elsewhere; the log must still contain what it covers. Without
             one, a log that was set back as a whole to an older signed state cannot be told from an older log.
+        progress: called with the fraction done.
     Raises: LogUnavailableError: the directory cannot be read.
     """
     files = _DirectoryFiles(directory)
     try:
         fixed_files = {LOCK_FILE: b""} if files.read(LOCK_FILE) is not None else {}
-        report = _Check(files, public_key, earlier_checkpoint).run(fixed_files)
+        report = _Check(files, public_keys, earlier_checkpoint, progress=progress).run(fixed_files)
         if report.is_clean:
             return report
         with files.at_rest():  # what looks wrong may be an append that is going on
-            return _Check(files, public_key, earlier_checkpoint).run(fixed_files)
+            return _Check(files, public_keys, earlier_checkpoint, progress=progress).run(fixed_files)
     except OSError as exc:
         raise LogUnavailableError(f"The log cannot be read ({exc.strerror or type(exc).__name__}).") from exc
 
 
 def verify_bundle(
-    path: Path, public_key: ed25519.Ed25519PublicKey, *, earlier_checkpoint: bytes | None = None
+    path: Path,
+    public_keys: LogKeys,
+    *,
+    earlier_checkpoint: bytes | None = None,
+    witnesses: Sequence[WitnessKey] = (),
+    progress: Callable[[float], object] | None = None,
 ) -> FsckReport:
     """Check an export bundle as `fsck` checks a directory.
 
+    Args:
+        witnesses: witnesses whose word counts; without, the lines of witnesses in the bundle are passed over.
     Raises: BundleError: the file cannot be read at all.
     """
     try:
@@ -120,8 +139,13 @@ def verify_bundle(
             except BundleError as exc:
                 return FsckReport("", 0, "", (FsckProblem("bundle", path.name, exc.sentence),))
             name = (files.read(CHECKPOINT_FILE) or b"").split(b"\n", 1)[0].decode("utf-8", "replace")
-            expected = {VKEY_FILE: f"{verifier_key(name, public_key)}\n".encode()}
-            return _Check(files, public_key, earlier_checkpoint).run(expected)
+            vkeys = [f"{verifier_key(name, key)}\n".encode() for key in as_keys(public_keys)]
+            found = files.read(VKEY_FILE)
+            fixed_files = {VKEY_FILE: found if found in vkeys and found is not None else vkeys[0]}
+            check = _Check(files, public_keys, earlier_checkpoint, tuple(witnesses), progress)
+            if (cosigned := files.read(COSIGNED_FILE)) is not None:
+                fixed_files[COSIGNED_FILE] = check.cosigned = cosigned
+            return check.run(fixed_files)
     except OSError as exc:
         raise BundleError(f"The bundle cannot be read ({exc.strerror}).") from exc
 
@@ -169,8 +193,12 @@ class _Check:
     """One run over one log."""
 
     files: _Files
-    public_key: ed25519.Ed25519PublicKey
+    public_keys: LogKeys
     earlier_checkpoint: bytes | None
+    witnesses: tuple[WitnessKey, ...] = ()
+    progress: Callable[[float], object] | None = None
+    cosigned: bytes | None = None
+    size: int = 0
     problems: list[FsckProblem] = field(default_factory=list)
 
     def run(self, fixed_files: dict[str, bytes]) -> FsckReport:
@@ -183,6 +211,7 @@ class _Check:
         checkpoint = self._checkpoint()
         if checkpoint is None:
             return FsckReport("", 0, "", tuple(self.problems))
+        self.size = checkpoint.size
         # (2) exactly the files of a tree of this size (c2sp.org/tlog-tiles)
         self._check_names(checkpoint.size, fixed_files)
         # (3) hash tiles from the signed root downwards; (4) entries against the lowest tiles
@@ -190,8 +219,11 @@ class _Check:
         # (5) what was signed earlier is still there (RFC 9162 §2.1.4)
         if self.earlier_checkpoint is not None and not self.problems:
             self._check_history(checkpoint, self.earlier_checkpoint)
+        # (6) what witnesses have seen of it
+        cosigned_size, cosigned_by = self._check_cosigned(checkpoint) if self.cosigned is not None else (0, ())
+        problems = tuple(self.problems[:MAX_PROBLEMS])
         return FsckReport(
-            checkpoint.origin, checkpoint.size, checkpoint.root.hex(), tuple(self.problems[:MAX_PROBLEMS])
+            checkpoint.origin, checkpoint.size, checkpoint.root.hex(), problems, cosigned_by, cosigned_size
         )
 
     def _report(self, code: str, where: str, sentence: str, index: int | None = None) -> None:
@@ -203,13 +235,36 @@ class _Check:
             self._report("missing", CHECKPOINT_FILE, "The checkpoint is missing; without it nothing can be proven.")
             return None
         try:
-            checkpoint = verify_checkpoint(note, self.public_key)
+            checkpoint = verify_checkpoint(note, self.public_keys)
         except CheckpointError as exc:
             self._report("checkpoint", CHECKPOINT_FILE, exc.sentence)
             return None
-        if note.rpartition(b"\n\n")[2].count(b"\n") != 1:
-            self._report("checkpoint", CHECKPOINT_FILE, "The checkpoint carries a signature line of an unknown key.")
+        # every line is of a known key, and right; two where one key handed over to the next
+        keys = {key_id(checkpoint.origin, key): key for key in as_keys(self.public_keys)}
+        for line in split_note(note)[1]:
+            key = keys.pop(line.key_id, None)
+            if key is None or line.name != checkpoint.origin:
+                sentence = "The checkpoint carries a signature line of an unknown key."
+                self._report("checkpoint", CHECKPOINT_FILE, sentence)
+                continue
+            try:
+                verify_checkpoint(note, key)
+            except CheckpointError as exc:
+                self._report("checkpoint", CHECKPOINT_FILE, exc.sentence)
         return checkpoint
+
+    def _check_cosigned(self, checkpoint: Checkpoint) -> tuple[int, tuple[str, ...]]:
+        """The cosigned checkpoint is of this history. Returns its size, and the known witnesses that stand for it."""
+        assert self.cosigned is not None
+        try:
+            earlier = verify_checkpoint(self.cosigned, self.public_keys, origin=checkpoint.origin)
+            found = cosignatures(self.cosigned, self.witnesses)
+        except CheckpointError as exc:
+            self._report("checkpoint", COSIGNED_FILE, exc.sentence)
+            return 0, ()
+        if not self.problems:
+            self._check_history(checkpoint, self.cosigned)
+        return earlier.size, tuple(each.name for each in found)
 
     def _check_names(self, size: int, fixed_files: dict[str, bytes]) -> None:
         expected = {name.path for name in tiles_of(size)} | {CHECKPOINT_FILE} | set(fixed_files)
@@ -264,6 +319,8 @@ class _Check:
             self._report("entry", bundle_name.path, sentence)
         for nth in changed:
             self._report_entry(first + nth, "was changed: it is not the one that was signed")
+        if self.progress is not None and self.size:
+            self.progress(min(1.0, (first + name.width) / self.size))
         for nth, leaf in enumerate(leaves):
             if nth not in changed:
                 try:
@@ -378,7 +435,7 @@ class _Check:
             return tiles[tile_level, tile_index].node(height, offset)
 
         try:
-            earlier = verify_checkpoint(earlier_note, self.public_key, origin=checkpoint.origin)
+            earlier = verify_checkpoint(earlier_note, self.public_keys, origin=checkpoint.origin)
             path = consistency_path(earlier.size, checkpoint.size, read)
             verify_consistency(earlier.size, earlier.root, checkpoint.size, checkpoint.root, path)
         except (CheckpointError, ProofError) as exc:

@@ -410,7 +410,7 @@ class Log:
         Raises: EntryNotFoundError: the checkpoint does not cover the entry. CheckpointError: not one of this log.
             LogCorruptError: a checkpoint of another history.
         """
-        checkpoint = verify_checkpoint(note.encode(), self.public_key, origin=self.origin)
+        checkpoint = verify_checkpoint(note.encode(), self.public_keys, origin=self.origin)
         size = checkpoint.size
         if not 0 <= index < size:
             raise EntryNotFoundError(f"The checkpoint of size {size} does not cover entry {index}.")

@@ -91,6 +91,11 @@ def parse_verifier_key(text: str, algorithm: int = ALGORITHM_ED25519) -> tuple[s
     return name, public_key
 
 
+def as_keys(public_keys: LogKeys) -> tuple[ed25519.Ed25519PublicKey, ...]:
+    """One key or several, as several."""
+    return (public_keys,) if isinstance(public_keys, ed25519.Ed25519PublicKey) else tuple(public_keys)
+
+
 def sign_note(text: str, name: str, *keys: Signer) -> str:
     """`text` (which ends in a newline) with one signature line by each key; two when one key hands over to the next."""
     if not text.endswith("\n"):
@@ -157,8 +162,7 @@ def verify_note(note: bytes, name: str, public_keys: LogKeys) -> str:
     # (1) the outer form: UTF-8, text, blank line, signature lines (c2sp.org/signed-note, "Format")
     text, lines = split_note(note)
     # (2) a line with our name and the id of one of our keys
-    keys = [public_keys] if isinstance(public_keys, ed25519.Ed25519PublicKey) else public_keys
-    wanted = {key_id(name, public_key): public_key for public_key in keys}
+    wanted = {key_id(name, public_key): public_key for public_key in as_keys(public_keys)}
     for line in lines:
         if line.name != name or (public_key := wanted.get(line.key_id)) is None:
             continue
