@@ -1,9 +1,12 @@
-"""What subjects sign: consent, revocation, enrolment. Statements, their exact form, and their verification.
+"""What subjects sign: enrolment, consent, revocation, erasure. Statements, their exact form, and their verification.
 
 A consent is the record that ISO/IEC TS 27560:2023 calls a consent record, reduced to what a gate can enforce, with
 purposes from the Data Privacy Vocabulary. It is signed by the depicted person's own key, so the operator cannot invent
 it. Its name everywhere is the SHA-256 of the canonical payload; the random `record_id` inside makes that name a hiding
 commitment, so it may stand in manifests and in the log.
+
+A statement is signed in one of two forms, under the same hash: as compact JWS, or with a passkey, as
+`{"statement": {…}, "assertion": {…}}` where the assertion's challenge is the SHA-256 of the canonical statement.
 
 Pure functions; the clock is an argument (Unix seconds). The wire formats are append-only: a field may be added under a
 new `v`, none may change its meaning.
@@ -17,27 +20,52 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Final, TypeVar, get_type_hints
 
-from policy.canonical import sha256_hex
+from policy.canonical import canonical_json, sha256_hex
 from policy.errors import (
     AttestationError,
+    ConsentWidenedError,
     IdentityError,
     MinorRefusedError,
     StatementMalformedError,
     StatementNonceError,
     StatementTimeError,
+    StatementTypeError,
 )
-from policy.identity import check_identifier
+from policy.identity import check_display_text, check_identifier
+from policy.passkey import AssertionEvidence, PasskeySigner, essential_members, verify_signed_by_passkey
+from policy.purposes import (
+    PURPOSE_ACCESSIBILITY,
+    PURPOSE_COMMUNICATION,
+    PURPOSE_EDUCATION,
+    PURPOSE_EVALUATION,
+    PURPOSE_RESEARCH,
+    PURPOSE_TRAINING,
+    PURPOSES,
+)
 from policy.statement import key_thumbprint, new_subject_key, public_jwk, sign_payload, verify_payload
+from policy.texts import CURRENT_VERSION, find_text
 
 __all__ = [
     "ANY_CONTROL",
+    "CURRENT_VERSION",
     "PURPOSES",
+    "PURPOSE_ACCESSIBILITY",
+    "PURPOSE_COMMUNICATION",
+    "PURPOSE_EDUCATION",
+    "PURPOSE_EVALUATION",
+    "PURPOSE_RESEARCH",
+    "PURPOSE_TRAINING",
     "Consent",
     "ConsentStatement",
     "Enrolment",
     "EnrolmentStatement",
+    "Erasure",
+    "ErasureStatement",
     "Revocation",
     "RevocationStatement",
+    "Signed",
+    "Signer",
+    "check_narrower",
     "key_thumbprint",
     "new_nonce",
     "new_subject_key",
@@ -45,27 +73,18 @@ __all__ = [
     "sign_statement",
     "verify_consent",
     "verify_enrolment",
+    "verify_erasure",
     "verify_revocation",
 ]
 
+Signed = str | Mapping[str, Any]
+"""A signed statement as it comes: compact JWS, or `{"statement": {…}, "assertion": {…}}`."""
+Signer = Mapping[str, Any] | PasskeySigner
+"""Who must have signed it: a public JWK (for a JWS), or a passkey on record (for an assertion)."""
+
 STATEMENT_VERSION: Final = 1
-
-PURPOSE_RESEARCH: Final = "https://w3id.org/dpv#ScientificResearch"
-PURPOSE_EDUCATION: Final = "urn:placet:purpose:education"
-PURPOSE_ACCESSIBILITY: Final = "urn:placet:purpose:accessibility"
-PURPOSE_COMMUNICATION: Final = "urn:placet:purpose:communication"
-PURPOSE_EVALUATION: Final = "urn:placet:purpose:evaluation"
-PURPOSE_TRAINING: Final = "urn:placet:purpose:training"
-
-PURPOSES: Final[Mapping[str, str]] = {
-    PURPOSE_RESEARCH: "Scientific research on talking faces and on recognising synthetic media.",
-    PURPOSE_EDUCATION: "Teaching and training material.",
-    PURPOSE_ACCESSIBILITY: "A face and voice for people who cannot speak or be seen otherwise.",
-    PURPOSE_COMMUNICATION: "Messages and calls in the person's own name.",
-    PURPOSE_EVALUATION: "Measuring how good and how safe this system is.",
-    PURPOSE_TRAINING: "Training the models of this system.",
-}
-"""The purposes that can be agreed to, as IRIs, each with the words that are shown to the person."""
+SUPERSEDING_VERSION: Final = 2
+"""The version of a consent that takes another's place: it has `supersedes`, which version 1 does not know."""
 
 ANY_CONTROL: Final = "*"
 CLASS_ADULT: Final = "adult"
@@ -82,6 +101,8 @@ MAX_USES: Final = 1_000_000
 MAX_TERM_S: Final = 2 * 366 * 86_400
 """A consent lasts two years at most; then the person is asked again."""
 MAX_CLOCK_SKEW_S: Final = 300
+MAX_SIGNING_S: Final = 86_400
+"""A consent may begin this long before it is given: time to read and sign it. It cannot be dated back further."""
 MAX_TIME_S: Final = 253_402_300_799  # the end of the year 9999
 MAX_EPOCH: Final = 2**31
 
@@ -109,10 +130,12 @@ class ConsentStatement:
         epoch: the subject's epoch at signing; withdrawing everything moves it.
         text_version, language: which text was shown to the person (BCP 47).
         record_id: 128 random bits in hex; the record identifier of TS 27560.
+        supersedes: SHA-256 of an earlier consent that ends with this one, which allows less; "" for none.
     Raises: StatementMalformedError, naming the field.
     """
 
     TYP: ClassVar[str] = "placet-consent+jws"
+    KIND: ClassVar[str] = "consent"
 
     subject_id: str
     grantee_org: str
@@ -127,6 +150,7 @@ class ConsentStatement:
     text_version: str
     language: str
     record_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    supersedes: str = ""
 
     def __post_init__(self) -> None:
         _check_id(self.subject_id, "subject_id")
@@ -148,6 +172,8 @@ class ConsentStatement:
         _check_text(self.text_version, "text_version", _TEXT_VERSION)
         _check_text(self.language, "language", _LANGUAGE)
         _check_text(self.record_id, "record_id", _HEX_128)
+        if self.supersedes:
+            _check_text(self.supersedes, "supersedes", _SHA256)
         if not self.not_before < self.expires_at <= self.not_before + MAX_TERM_S:
             raise StatementMalformedError(
                 "expires_at must lie after not_before, by at most two years; choose a shorter term and sign again."
@@ -205,6 +231,7 @@ class EnrolmentStatement:
     """
 
     TYP: ClassVar[str] = "placet-enrolment+jws"
+    KIND: ClassVar[str] = "enrolment"
 
     subject_id: str
     subject_class: str
@@ -232,6 +259,10 @@ class EnrolmentStatement:
             raise StatementMalformedError(
                 f"rights_basis must be text of at most {_MAX_RIGHTS_BASIS_NUM_CHARS} characters."
             )
+        try:
+            check_display_text(self.rights_basis, "rights_basis")
+        except IdentityError as exc:
+            raise StatementMalformedError(exc.sentence) from exc
         _check_int(self.issued_at, "issued_at", 0, MAX_TIME_S)
         _check_text(self.text_version, "text_version", _TEXT_VERSION)
         _check_text(self.language, "language", _LANGUAGE)
@@ -247,17 +278,50 @@ class EnrolmentStatement:
         return _payload(self)
 
 
-Statement = ConsentStatement | RevocationStatement | EnrolmentStatement
-StatementT = TypeVar("StatementT", ConsentStatement, RevocationStatement, EnrolmentStatement)
+@dataclass(frozen=True)
+class ErasureStatement:
+    """ "Forget me."
+
+    Args:
+        epoch: the subject's epoch at signing.
+        issued_at: Unix seconds.
+    """
+
+    TYP: ClassVar[str] = "placet-erasure+jws"
+    KIND: ClassVar[str] = "erasure"
+
+    subject_id: str
+    epoch: int
+    issued_at: int
+    text_version: str
+    language: str
+    record_id: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    def __post_init__(self) -> None:
+        _check_id(self.subject_id, "subject_id")
+        _check_int(self.epoch, "epoch", 0, MAX_EPOCH)
+        _check_int(self.issued_at, "issued_at", 0, MAX_TIME_S)
+        _check_text(self.text_version, "text_version", _TEXT_VERSION)
+        _check_text(self.language, "language", _LANGUAGE)
+        _check_text(self.record_id, "record_id", _HEX_128)
+
+    def to_json(self) -> dict[str, Any]:
+        """The payload that is signed."""
+        return _payload(self)
+
+
+Statement = ConsentStatement | RevocationStatement | EnrolmentStatement | ErasureStatement
+StatementT = TypeVar("StatementT", ConsentStatement, RevocationStatement, EnrolmentStatement, ErasureStatement)
 
 
 @dataclass(frozen=True)
 class Consent:
-    """A verified consent: what was said, its name, and the signed form to keep and show."""
+    """A verified consent: what was said, its name, the signed form to keep and show, how a passkey vouched for it."""
 
     statement: ConsentStatement
     sha256: str
-    jws: str = field(repr=False)
+    signed: str = field(repr=False)
+    assertion: AssertionEvidence | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -266,7 +330,18 @@ class Revocation:
 
     statement: RevocationStatement
     sha256: str
-    jws: str = field(repr=False)
+    signed: str = field(repr=False)
+    assertion: AssertionEvidence | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """A verified wish to be forgotten."""
+
+    statement: ErasureStatement
+    sha256: str
+    signed: str = field(repr=False)
+    assertion: AssertionEvidence | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -275,8 +350,9 @@ class Enrolment:
 
     statement: EnrolmentStatement
     sha256: str
-    jws: str = field(repr=False)
+    signed: str = field(repr=False)
     public_jwk: Mapping[str, Any] = field(repr=False)
+    assertion: AssertionEvidence | None = field(default=None, repr=False)
 
 
 def sign_statement(statement: Statement, private_jwk: Mapping[str, Any]) -> str:
@@ -289,50 +365,93 @@ def sign_statement(statement: Statement, private_jwk: Mapping[str, Any]) -> str:
     return sign_payload(statement.to_json(), statement.TYP, private_jwk)
 
 
-def verify_consent(token: str, subject_public_jwk: Mapping[str, Any], now: float) -> Consent:
+def verify_consent(signed: Signed, signer: Signer, now: float) -> Consent:
     """Accept a consent that its subject signed.
 
-    Whether `subject_public_jwk` is the key of `statement.subject_id` is for the caller to know.
+    Whether `signer` is the key of `statement.subject_id` is for the caller to know.
 
-    Raises: StatementError (malformed, type, key, signature, time).
+    Raises: StatementError (malformed, type, key, signature, text, time), PasskeyError.
     """
-    statement, sha256 = _verify(ConsentStatement, token, subject_public_jwk)
-    # (7) not over yet; it may begin in the future
+    statement, verified = _verify(ConsentStatement, signed, signer)
+    # (7) it names a text that exists
+    find_text(statement.KIND, statement.text_version, statement.language)
+    # (8) not over yet, not dated back; it may begin in the future
     if statement.expires_at <= now:
         raise StatementTimeError("This consent has already expired; choose a later expires_at and sign again.")
-    return Consent(statement, sha256, token)
+    if statement.not_before < now - MAX_SIGNING_S:
+        raise StatementTimeError("This consent is dated back; let not_before be now or later and sign again.")
+    return Consent(statement, *verified)
 
 
-def verify_revocation(token: str, subject_public_jwk: Mapping[str, Any], now: float) -> Revocation:
+def verify_revocation(signed: Signed, signer: Signer, now: float) -> Revocation:
     """Accept a revocation that the subject signed. The caller matches subject, consent and epoch with its records.
 
     An old date does not stop a revocation: it can only take away.
 
-    Raises: StatementError (malformed, type, key, signature, time).
+    Raises: StatementError (malformed, type, key, signature, time), PasskeyError.
     """
-    statement, sha256 = _verify(RevocationStatement, token, subject_public_jwk)
+    statement, verified = _verify(RevocationStatement, signed, signer)
     # (7) not from the future
     if statement.revoked_at > now + MAX_CLOCK_SKEW_S:
         raise StatementTimeError("This revocation is dated in the future; set the clock right and sign again.")
-    return Revocation(statement, sha256, token)
+    return Revocation(statement, *verified)
 
 
-def verify_enrolment(token: str, subject_public_jwk: Mapping[str, Any], now: float, *, nonce: str) -> Enrolment:
+def verify_erasure(signed: Signed, signer: Signer, now: float) -> Erasure:
+    """Accept that a subject wants to be forgotten. The caller matches subject and epoch with its records.
+
+    Raises: StatementError (malformed, type, key, signature, text, time), PasskeyError.
+    """
+    statement, verified = _verify(ErasureStatement, signed, signer)
+    # (7) it names a text that exists, and was signed now: what cannot be undone is not done on an old paper
+    find_text(statement.KIND, statement.text_version, statement.language)
+    if abs(now - statement.issued_at) > MAX_CLOCK_SKEW_S:
+        raise StatementTimeError("This erasure is not dated now; set the clock right and sign again.")
+    return Erasure(statement, *verified)
+
+
+def verify_enrolment(signed: Signed, signer: Signer, now: float, *, nonce: str) -> Enrolment:
     """Accept an enrolment: possession of the key, the answer to our challenge, the class and its attestation.
 
     Args:
         nonce: the challenge that was given to this subject; the caller lets it be used once only.
-    Raises: StatementError (malformed, type, key, signature, nonce, time), MinorRefusedError, AttestationError.
+    Raises: StatementError (malformed, type, key, signature, nonce, text, time), PasskeyError, MinorRefusedError,
+        AttestationError.
     """
-    statement, sha256 = _verify(EnrolmentStatement, token, subject_public_jwk)
-    # (7) it answers our challenge, with the key that it names, now
+    statement, (sha256, kept, assertion) = _verify(EnrolmentStatement, signed, signer)
+    key = signer.public_jwk if isinstance(signer, PasskeySigner) else signer
+    # (7) it answers our challenge, with the key that it names, now, and names a text that exists
     if not secrets.compare_digest(statement.nonce.encode(), nonce.encode()):
         raise StatementNonceError("This enrolment answers another challenge; ask for a new one and sign again.")
-    if statement.key_thumbprint != key_thumbprint(subject_public_jwk):
+    if statement.key_thumbprint != key_thumbprint(key):
         raise StatementMalformedError("key_thumbprint is not that of the key which signed; sign again.")
+    find_text(statement.KIND, statement.text_version, statement.language)
     if abs(now - statement.issued_at) > MAX_CLOCK_SKEW_S:
         raise StatementTimeError("This enrolment is not dated now; set the clock right and sign again.")
-    return Enrolment(statement, sha256, token, public_jwk(subject_public_jwk))
+    return Enrolment(statement, sha256, kept, public_jwk(key), assertion)
+
+
+def check_narrower(new: ConsentStatement, old: ConsentStatement, *, uses_left: int) -> None:
+    """Hold a consent that takes another's place to what it says: that it allows less, or as much, and nothing new.
+
+    Args:
+        uses_left: how often the old one could still be used.
+    Raises: ConsentWidenedError, naming the field.
+    """
+    wider = {
+        "grantee_org": new.grantee_org != old.grantee_org,
+        "grantee_client": new.grantee_client != old.grantee_client,
+        "purposes": not set(new.purposes) <= set(old.purposes),
+        "portraits": not set(new.portraits) <= set(old.portraits),
+        "controls": old.controls != (ANY_CONTROL,) and not set(new.controls) <= set(old.controls),
+        "expires_at": new.expires_at > old.expires_at,
+        "max_uses": new.max_uses > uses_left,
+    }
+    if field_name := next((name for name, is_wider in wider.items() if is_wider), None):
+        raise ConsentWidenedError(
+            f"{field_name} allows more than the consent that this one takes the place of; narrow it, or give a new "
+            "consent that supersedes nothing."
+        )
 
 
 def new_nonce() -> str:
@@ -340,11 +459,23 @@ def new_nonce() -> str:
     return secrets.token_hex(16)
 
 
-def _verify(kind: type[StatementT], token: str, subject_public_jwk: Mapping[str, Any]) -> tuple[StatementT, str]:
-    # (1)–(5) form, key, header, signature, canonical payload
-    payload, data = verify_payload(token, kind.TYP, subject_public_jwk)
+def _verify(
+    kind: type[StatementT], signed: Signed, signer: Signer
+) -> tuple[StatementT, tuple[str, str, AssertionEvidence | None]]:
+    """The statement; its hash, the form to keep, and how a passkey vouched for it."""
+    # (1)–(5) form, key, header or ceremony, signature, canonical payload
+    assertion = None
+    if isinstance(signer, PasskeySigner):
+        payload, data, assertion = verify_signed_by_passkey(signed, signer)
+        assert isinstance(signed, Mapping)
+        kept = canonical_json({"statement": payload, "assertion": essential_members(signed["assertion"])}).decode()
+    elif isinstance(signed, str):
+        payload, data = verify_payload(signed, kind.TYP, signer)
+        kept = signed
+    else:
+        raise StatementTypeError("This statement is signed with a passkey that is not on record; sign it as JWS.")
     # (6) exactly the fields of this kind and version, each within its range
-    return _from_payload(kind, payload), sha256_hex(data)
+    return _from_payload(kind, payload), (sha256_hex(data), kept, assertion)
 
 
 def _type_name(kind: type[Any]) -> str:
@@ -352,17 +483,27 @@ def _type_name(kind: type[Any]) -> str:
 
 
 def _payload(statement: Statement) -> dict[str, Any]:
-    obj: dict[str, Any] = {"type": _type_name(type(statement)), "v": STATEMENT_VERSION}
+    supersedes = isinstance(statement, ConsentStatement) and statement.supersedes
+    version = SUPERSEDING_VERSION if supersedes else STATEMENT_VERSION
+    obj: dict[str, Any] = {"type": _type_name(type(statement)), "v": version}
     for each in fields(statement):
+        if each.name == "supersedes" and version == STATEMENT_VERSION:
+            continue
         value = getattr(statement, each.name)
         obj[each.name] = list(value) if isinstance(value, tuple) else value
     return obj
 
 
 def _from_payload(kind: type[StatementT], payload: dict[str, Any]) -> StatementT:
-    names = {each.name for each in fields(kind)}
-    if payload.get("type") != _type_name(kind) or payload.get("v") != STATEMENT_VERSION:
+    names, version = {each.name for each in fields(kind)}, payload.get("v")
+    supersedes = kind is ConsentStatement and version == SUPERSEDING_VERSION
+    known = type(version) is int and (supersedes or version == STATEMENT_VERSION)
+    if payload.get("type") != _type_name(kind) or not known:
         raise StatementMalformedError(f"The statement must be of type {_type_name(kind)}, v {STATEMENT_VERSION}.")
+    if not supersedes:
+        names -= {"supersedes"}
+    elif not payload.get("supersedes"):
+        raise StatementMalformedError("A consent of v 2 must say in supersedes which one it takes the place of.")
     if wrong := sorted(names ^ (set(payload) - {"type", "v"})):
         raise StatementMalformedError(f"The statement must have exactly its fields; look at {_shortened(wrong[0])}.")
     hints = get_type_hints(kind)

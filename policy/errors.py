@@ -6,6 +6,7 @@
     ├── KeyRingError                   keys.invalid                 key files missing, damaged, or readable by others
     │   └── UnwrapError                keys.unwrap                  a wrapped key that does not open
     ├── InstanceError                  instance.invalid             an instance directory that cannot be made or opened
+    ├── TextChangedError               text.changed                 a text was changed after people had signed it
     ├── PolicySetError                 policy.invalid               Cedar files that must not be used
     ├── ReplayError                    decision.replay              a logged decision that does not come out again
     ├── StatementError                 statement.invalid            consent, revocation, enrolment
@@ -15,6 +16,8 @@
     │   ├── StatementSignatureError    statement.signature
     │   ├── StatementTimeError         statement.time
     │   ├── StatementNonceError        statement.nonce
+    │   ├── StatementTextError         statement.text               names a text that was never shown
+    │   ├── ConsentWidenedError        statement.widened            takes another's place, but allows more
     │   ├── MinorRefusedError          enrolment.minor
     │   └── AttestationError           enrolment.attestation
     ├── PasskeyError                   passkey.invalid              a WebAuthn registration or assertion
@@ -114,6 +117,12 @@ class InstanceError(PolicyError):
     code = "instance.invalid"
 
 
+class TextChangedError(PolicyError):
+    """A published text is not what its hash says."""
+
+    code = "text.changed"
+
+
 class PolicySetError(PolicyError):
     """The Cedar schema or policies must not be used."""
 
@@ -166,6 +175,18 @@ class StatementNonceError(StatementError):
     """The enrolment answers another challenge than the one that was given out."""
 
     code = "statement.nonce"
+
+
+class StatementTextError(StatementError):
+    """The statement names a version or language of the text that does not exist."""
+
+    code = "statement.text"
+
+
+class ConsentWidenedError(StatementError):
+    """A consent that takes the place of an earlier one allows something that the earlier one did not."""
+
+    code = "statement.widened"
 
 
 class MinorRefusedError(StatementError):

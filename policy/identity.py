@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +27,8 @@ ALL_SCOPES: Final[frozenset[str]] = frozenset(
     }
 )
 
+_UNSHOWN: Final = frozenset({"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp"})
+_LOOKALIKE_SCRIPTS: Final = frozenset({"LATIN", "GREEK", "CYRILLIC", "ARMENIAN"})
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 
 
@@ -65,4 +68,26 @@ def check_identifier(value: object, what: str) -> str:
             f"{what} must be 1 to 128 ASCII letters, digits, dots, underscores, colons or hyphens, "
             "beginning with a letter or digit."
         )
+    return value
+
+
+def check_display_text(value: object, what: str) -> str:
+    """The text itself, if it can be shown to people without deceiving them about what it says.
+
+    In Unicode normal form C, without control, format or private-use characters (which turn, hide or join text), and
+    with one of the scripts that look alike in each word: Latin, Greek, Cyrillic or Armenian. A whole word in another
+    script that looks like a Latin one passes; identifiers, which decide everything, are ASCII (`check_identifier`).
+
+    Raises: IdentityError.
+    """
+    if not isinstance(value, str):
+        raise IdentityError(f"{what} must be text.")
+    if unicodedata.normalize("NFC", value) != value:
+        raise IdentityError(f"{what} must be in Unicode normal form C; retype it.")
+    if any(unicodedata.category(char) in _UNSHOWN and char not in "\n\t" for char in value):
+        raise IdentityError(f"{what} holds invisible or control characters; remove them.")
+    for word in re.findall(r"\w+", value):
+        scripts = {unicodedata.name(char, "").partition(" ")[0] for char in word} & _LOOKALIKE_SCRIPTS
+        if len(scripts) > 1:
+            raise IdentityError(f"A word in {what} mixes scripts that look alike; write it in one.")
     return value

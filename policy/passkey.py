@@ -39,7 +39,9 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
+from policy.canonical import canonical_json
 from policy.errors import (
+    CanonicalError,
     PasskeyAlgorithmError,
     PasskeyChallengeError,
     PasskeyCounterError,
@@ -49,8 +51,10 @@ from policy.errors import (
     PasskeyRelyingPartyError,
     PasskeySignatureError,
     StatementKeyError,
+    StatementMalformedError,
+    StatementTypeError,
 )
-from policy.statement import decode_base64url, encode_base64url
+from policy.statement import MAX_STATEMENT_NUM_BYTES, decode_base64url, encode_base64url
 from policy.statement import public_jwk as checked_public_jwk
 
 __all__ = [
@@ -61,9 +65,11 @@ __all__ = [
     "assertion_options",
     "challenge_of",
     "credential_id_of",
+    "essential_members",
     "registration_options",
     "verify_assertion",
     "verify_registration",
+    "verify_signed_by_passkey",
 ]
 
 MAX_RESPONSE_NUM_CHARS: Final = 32_768
@@ -259,6 +265,43 @@ def verify_assertion(
     return AssertionEvidence(
         verified.credential_id, verified.new_sign_count, verified.credential_backed_up, bytes(challenge)
     )
+
+
+def verify_signed_by_passkey(signed: object, signer: PasskeySigner) -> tuple[dict[str, Any], bytes, AssertionEvidence]:
+    """Accept a statement `{"statement": {…}, "assertion": {…}}` whose canonical SHA-256 a passkey answered to.
+
+    Returns: the statement; its canonical bytes, whose SHA-256 names it; how the passkey vouched for it.
+    Raises: StatementMalformedError, StatementTypeError, PasskeyError.
+    """
+    # (1) exactly these two members
+    if isinstance(signed, str):
+        raise StatementTypeError("This account signs with a passkey: send the statement with its assertion.")
+    if not isinstance(signed, Mapping) or set(signed) != {"statement", "assertion"}:
+        raise StatementMalformedError("A statement signed with a passkey has exactly the members statement, assertion.")
+    # (2) a JSON object with a canonical form (RFC 8785), of bounded length
+    statement = signed["statement"]
+    try:
+        data = canonical_json(statement)
+    except CanonicalError as exc:
+        raise StatementMalformedError("The statement has no canonical JSON form.") from exc
+    if not isinstance(statement, dict) or len(data) > MAX_STATEMENT_NUM_BYTES:
+        raise StatementMalformedError(f"The statement must be an object of at most {MAX_STATEMENT_NUM_BYTES} bytes.")
+    # (3) the passkey on record answered to its hash, on our page, by somebody who was verified
+    evidence = verify_assertion(
+        signed["assertion"],
+        challenge=hashlib.sha256(data).digest(),
+        rp_id=signer.site.rp_id,
+        origin=signer.site.origin,
+        public_jwk=signer.public_jwk,
+        sign_count=signer.sign_count,
+    )
+    return statement, data, evidence
+
+
+def essential_members(response: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a verified assertion is kept: enough to verify it again, nothing about the device."""
+    inner = {name: response["response"][name] for name in ("clientDataJSON", "authenticatorData", "signature")}
+    return {"id": response["id"], "rawId": response["rawId"], "type": response["type"], "response": inner}
 
 
 def credential_id_of(response: object) -> bytes:
