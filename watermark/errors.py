@@ -31,7 +31,18 @@ class WatermarkError(Exception):
             ├── AuthorityError             credentials.authority   PKI files missing, damaged or not matching
             ├── SigningError               credentials.signing     no valid signature could be made; nothing delivered
             │   └── TimeStampError         credentials.time_stamp  the time-stamp authority gave no valid stamp
-            ├── LiveError                  live                    a live stream does not verify (see watermark.live)
+            ├── LiveError                  live                    a live stream does not verify
+            │   ├── InitSegmentError       live.init               manifest, session key or its binding is not valid
+            │   ├── UnsignedSegmentError   live.unsigned           no segment info, or more than one
+            │   ├── SegmentSignatureError  live.signature          not signed by the session key
+            │   ├── SegmentTamperedError   live.tampered           another content than was signed
+            │   ├── ForeignSegmentError    live.foreign            signed, but for another stream
+            │   ├── SegmentReplayedError   live.replayed           seen before
+            │   ├── SegmentReorderedError  live.reordered          comes after a later one
+            │   ├── SegmentGapError        live.gap                one before it is missing
+            │   ├── SessionExpiredError    live.session_expired    signed outside the session key's time
+            │   ├── StreamEndedError       live.ended              comes after the signed end
+            │   └── StreamTruncatedError   live.truncated          there is no signed end
             └── InvalidManifestSpecError   credentials.invalid_spec
     """
 
@@ -175,9 +186,75 @@ class TimeStampError(SigningError):
 
 
 class LiveError(CredentialError):
-    """Base of what is wrong with a live stream; the errors themselves stand in `watermark.live`."""
+    """Base of what is wrong with a live stream."""
 
     code: ClassVar[str] = "live"
+
+
+class InitSegmentError(LiveError):
+    """The init segment's manifest, its session key or the binding of the two is not valid."""
+
+    code: ClassVar[str] = "live.init"
+
+
+class UnsignedSegmentError(LiveError):
+    """A segment carries no signed segment info, or more than one."""
+
+    code: ClassVar[str] = "live.unsigned"
+
+
+class SegmentSignatureError(LiveError):
+    """A segment is not signed by the session key of the stream."""
+
+    code: ClassVar[str] = "live.signature"
+
+
+class SegmentTamperedError(LiveError):
+    """A segment does not hold the bytes that were signed."""
+
+    code: ClassVar[str] = "live.tampered"
+
+
+class ForeignSegmentError(LiveError):
+    """A segment is signed for another stream."""
+
+    code: ClassVar[str] = "live.foreign"
+
+
+class SegmentReplayedError(LiveError):
+    """A segment was seen before."""
+
+    code: ClassVar[str] = "live.replayed"
+
+
+class SegmentReorderedError(LiveError):
+    """A segment comes after one that was signed later."""
+
+    code: ClassVar[str] = "live.reordered"
+
+
+class SegmentGapError(LiveError):
+    """A segment before this one is missing."""
+
+    code: ClassVar[str] = "live.gap"
+
+
+class SessionExpiredError(LiveError):
+    """A segment was signed outside the time for which the session key was certified."""
+
+    code: ClassVar[str] = "live.session_expired"
+
+
+class StreamEndedError(LiveError):
+    """A segment comes after the signed end of the stream."""
+
+    code: ClassVar[str] = "live.ended"
+
+
+class StreamTruncatedError(LiveError):
+    """The stream stops without its signed end."""
+
+    code: ClassVar[str] = "live.truncated"
 
 
 class InvalidManifestSpecError(CredentialError):
