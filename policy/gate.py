@@ -15,6 +15,7 @@ from policy.canonical import canonical_json, sha256_hex
 from policy.decision import Decision, Facts, PolicyEngine, RenderRequest, controls_sha256, replay
 from policy.errors import EntryRefusedError, LogError, PermitRefusedError
 from policy.evidence import LogEvidence, verify_evidence
+from policy.facts import Pseudonym
 from policy.keys import KeyRing
 from policy.log import Log
 from policy.permit import MAX_PERMIT_LIFETIME_S, Permit, issue_permit
@@ -50,6 +51,7 @@ class Gate:
         self.engine = engine
         self.log = log
         self._keys = keys
+        self._pseudonym: Pseudonym = keys.pseudonym
         self._now = now
         self._lock = threading.Lock()
         self._used: dict[int, float] = {}
@@ -63,8 +65,8 @@ class Gate:
         # (1) the time is the gate's, whatever the caller believes
         facts = replace(facts, now=int(self._now()))
         # (2) decide on exactly what will be logged
-        logged_request = request.pseudonymised(self._keys.pseudonym)
-        logged_facts = facts.pseudonymised(self._keys.pseudonym)
+        logged_request = request.pseudonymised(self._pseudonym)
+        logged_facts = facts.pseudonymised(self._pseudonym)
         decision = self.engine.decide(logged_request, logged_facts)
         # (3) on disk before anything else happens
         evidence = self.log.append(DECISION_KIND, _decision_body(decision, logged_request, logged_facts))
@@ -106,7 +108,7 @@ class Gate:
             decision_index=ruling.evidence.index,
             action=request.action,
             client_id=request.client_id,
-            subject="" if request.subject_id is None else self._keys.pseudonym("subject", request.subject_id),
+            subject="" if request.subject_id is None else self._pseudonym("subject", request.subject_id),
             portrait_sha256=portrait_sha256,
             speech_sha256=speech_sha256,
             controls_sha256=request.controls_sha256,
@@ -134,14 +136,22 @@ class Gate:
 
     def pseudonym(self, namespace: str, value: str) -> str:
         """The name under which a subject, client or file appears in the log; see `KeyRing.pseudonym`."""
-        return self._keys.pseudonym(namespace, value)
+        return self._pseudonym(namespace, value)
+
+    def use_pseudonyms(self, pseudonym: Pseudonym) -> None:
+        """Let somebody else say under which name a value is logged, e.g. with a salt per subject that can be destroyed.
+
+        Args:
+            pseudonym: (namespace, value) -> name; equal names for equal values for as long as a ruling is in use.
+        """
+        self._pseudonym = pseudonym
 
     def _check_logged(self, ruling: Ruling) -> None:
         """Raises: PermitRefusedError: the log does not hold this ruling."""
         expected = _decision_body(
             ruling.decision,
-            ruling.request.pseudonymised(self._keys.pseudonym),
-            ruling.facts.pseudonymised(self._keys.pseudonym),
+            ruling.request.pseudonymised(self._pseudonym),
+            ruling.facts.pseudonymised(self._pseudonym),
         )
         try:
             verify_evidence(ruling.evidence, self._keys.log_public, origin=self.log.origin)
