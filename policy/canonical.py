@@ -17,6 +17,9 @@ from policy.errors import CanonicalError
 MAX_DEPTH = 32
 """Nesting beyond this is refused, so that no input can exhaust the stack."""
 _MAX_INTEGER = 2**53 - 1
+_ENCODE = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"), check_circular=False
+).encode
 
 
 def canonical_json(obj: Any) -> bytes:
@@ -29,7 +32,7 @@ def canonical_json(obj: Any) -> bytes:
     """
     try:
         if _is_simple(obj, MAX_DEPTH):
-            return json.dumps(obj, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode()
+            return _ENCODE(obj).encode()
         return rfc8785.dumps(obj)
     except (rfc8785.CanonicalizationError, RecursionError, UnicodeError) as exc:
         raise CanonicalError(f"This value cannot be written as canonical JSON ({type(exc).__name__}).") from exc
@@ -70,17 +73,24 @@ def _is_simple(value: Any, depth: int) -> bool:
     It is several times faster than `rfc8785`, which every decision and log entry would feel.
     """
     kind = type(value)
-    if kind is str or kind is bool or value is None:
-        return True
-    if kind is int:
-        return -_MAX_INTEGER <= value <= _MAX_INTEGER
     if kind is dict:
-        return depth > 0 and all(
-            type(key) is str and key.isascii() and _is_simple(item, depth - 1) for key, item in value.items()
-        )
+        if depth <= 0:
+            return False
+        for key, item in value.items():
+            if type(key) is not str or not key.isascii():
+                return False
+            kind = type(item)
+            if kind is str or kind is bool or item is None:
+                continue
+            if kind is int:
+                if not -_MAX_INTEGER <= item <= _MAX_INTEGER:
+                    return False
+            elif not _is_simple(item, depth - 1):
+                return False
+        return True
     if kind is list or kind is tuple:
-        return depth > 0 and all(_is_simple(item, depth - 1) for item in value)
-    return False
+        return depth > 0 and all(type(item) is str or _is_simple(item, depth - 1) for item in value)
+    return value is None or kind is str or kind is bool or (kind is int and -_MAX_INTEGER <= value <= _MAX_INTEGER)
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from policy.facts import (
     choose_consent,
     controls_sha256,
 )
+from policy.screen import screen
 
 __all__ = [
     "ACTION_EVALUATE",
@@ -69,6 +70,11 @@ CORE_REASONS: Final[frozenset[str]] = frozenset(
     }
 )
 """Rules that an operator's own policy files must contain; the others (budget, duration, …) are theirs to drop."""
+
+
+_MAX_PARSED: Final = 4096
+"""Pairs of client and portrayal that are kept parsed."""
+_TO_JSON: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,7 @@ class PolicyEngine:
             first = validation.errors[0]
             name = validation.id_annotations_by_policy_id.get(first.policy_id, first.policy_id)
             raise PolicySetError(f"The policy {name or '(unnamed)'} does not fit the schema; correct it.")
+        self._parsed: dict[tuple[tuple[object, ...], tuple[type, ...]], cedarpy.Entities] = {}
         self._permits: set[str] = set()
         self._reasons: dict[str, Reason] = {}
         policies = _keyed_by_own_ids(parsed)
@@ -138,9 +145,10 @@ class PolicyEngine:
                 raise PolicySetError(f"The rule {code} has no @says; add the sentence that people will read.")
         if missing := sorted(CORE_REASONS - set(self._reasons)):
             raise PolicySetError(f"The rule {missing[0]} is missing; the gate does not run without it.")
-        self._policies = cedarpy.PolicySet.from_json_str(
-            json.dumps({"staticPolicies": policies, "templates": {}, "templateLinks": []})
-        )
+        self._policies = _policy_set(policies)
+        self._screens = {
+            action: _policy_set(screen(policies, _uid("Action", action))) for action in (ACTION_RENDER, ACTION_EVALUATE)
+        }
         self.policy_sha256 = sha256_hex(
             canonical_json({"policies": sha256_hex(policy_text.encode()), "schema": sha256_hex(schema_text.encode())})
         )
@@ -170,21 +178,49 @@ class PolicyEngine:
             facts_sha256 = sha256_hex(canonical_json({"request": request.to_json(), "facts": facts.to_json()}))
         except CanonicalError:  # what cannot be written down cannot be logged or repeated either
             return Decision(False, (UNDECIDED,), self.policy_sha256, "")
-        # (1) evaluate, entities and request against the schema: without it a missing attribute would skip a forbid
+        # entities and request always against the schema: without it a missing attribute would skip a forbid
         try:
-            entities = cedarpy.Entities.from_json_str(json.dumps(_cedar_entities(request, facts)), self._schema)
-            result = cedarpy.is_authorized(_cedar_request(request, facts), self._policies, entities, self._schema)
+            entities = self._entities(_stable_values(request, facts))
+            cedar_request = {
+                "principal": _uid("Client", request.client_id),
+                "action": _uid("Action", request.action),
+                "resource": _PORTRAYAL,
+                "context": _cedar_context(request, facts),
+            }
+            # (1) the screen: only a yes without errors is taken from it, see `policy.screen`
+            if (quick := self._screens.get(request.action)) is not None:
+                result = cedarpy.is_authorized(cedar_request, quick, entities, self._schema)
+                fired, errors = set(result.diagnostics.reasons), result.diagnostics.errors
+                if result.allowed and not errors and fired and fired <= self._permits:
+                    return Decision(True, (), self.policy_sha256, facts_sha256)
+            # (2) every rule for itself
+            result = cedarpy.is_authorized(cedar_request, self._policies, entities, self._schema)
             fired, errors, allowed = set(result.diagnostics.reasons), result.diagnostics.errors, result.allowed
         except (ValueError, TypeError, OverflowError):
             fired, errors, allowed = set(), ["not evaluated"], False
-        # (2) every forbid that fired is a reason
+        # (3) every forbid that fired is a reason
         reasons = [reason for code, reason in self._reasons.items() if code in fired]
-        # (3) allowed only if Cedar says so, by a permit we know, without a single error
+        # (4) allowed only if Cedar says so, by a permit we know, without a single error
         if errors:
             reasons.append(UNDECIDED)
         elif not reasons and not (allowed and fired and fired <= self._permits):
             reasons.append(NOT_PERMITTED)
         return Decision(not reasons, tuple(reasons), self.policy_sha256, facts_sha256)
+
+    def _entities(self, values: tuple[object, ...]) -> cedarpy.Entities:
+        """Client and portrayal, parsed against the schema once for as long as nothing about them changes.
+
+        A pure memory: the key is everything that they are made of, with its types, since 1 == True == 1.0 in Python and
+        nowhere else.
+        """
+        key = (values, tuple(map(type, values)))
+        entities = self._parsed.get(key)
+        if entities is None:
+            entities = cedarpy.Entities.from_json_str(json.dumps(_cedar_entities(values)), self._schema)
+            if len(self._parsed) >= _MAX_PARSED:
+                self._parsed.clear()
+            self._parsed[key] = entities
+        return entities
 
 
 def replay(entry: dict[str, Any], engine: PolicyEngine) -> Decision:
@@ -227,62 +263,107 @@ def _keyed_by_own_ids(parsed: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return policies
 
 
+def _policy_set(policies: dict[str, dict[str, Any]]) -> cedarpy.PolicySet:
+    return cedarpy.PolicySet.from_json_str(
+        json.dumps({"staticPolicies": policies, "templates": {}, "templateLinks": []})
+    )
+
+
 def _uid(kind: str, name: str) -> dict[str, str]:
     return {"type": f"Placet::{kind}", "id": name}
 
 
-def _cedar_request(request: RenderRequest, facts: Facts) -> dict[str, Any]:
-    return {
-        "principal": _uid("Client", request.client_id),
-        "action": _uid("Action", request.action),
-        "resource": _uid("Subject", request.subject_id or ""),
-        "context": {
+def _cedar_context(request: RenderRequest, facts: Facts) -> str:
+    """What changes with every request, as JSON."""
+    return _TO_JSON(
+        {
             "now": facts.now,
             "clockBackS": facts.clock_back_s,
-            "clientId": request.client_id,
-            "purpose": request.purpose,
-            "portrait": request.portrait_sha256,
-            "controls": request.controls,
             "durationMs": request.duration_ms,
-            "attestedClass": facts.attested_class,
-        },
-    }
-
-
-def _cedar_entities(request: RenderRequest, facts: Facts) -> list[dict[str, Any]]:
-    subject: dict[str, Any] = {
-        "class": facts.subject_class,
-        "erased": facts.subject_erased,
-        "epoch": facts.subject_epoch,
-        "faceMatch": facts.face_match,
-        "matchesOther": facts.matches_other_subject,
-    }
-    if (consent := facts.consent) is not None:
-        subject["consent"] = {
-            "granteeOrg": consent.grantee_org,
-            "granteeClient": consent.grantee_client,
-            "purposes": consent.purposes,
-            "portraits": consent.portraits,
-            "controls": consent.controls,
-            "notBefore": consent.not_before,
-            "expiresAt": consent.expires_at,
-            "maxUses": consent.max_uses,
-            "uses": consent.uses,
-            "epoch": consent.epoch,
-            "revoked": consent.revoked,
+            "budgetUsedMs": facts.budget_used_ms,
+            "streams": facts.streams,
+            "uses": 0 if facts.consent is None else facts.consent.uses,
         }
+    )
+
+
+def _stable_values(request: RenderRequest, facts: Facts) -> tuple[object, ...]:
+    """Everything that `_cedar_entities` reads, in one tuple."""
+    consent = facts.consent
+    return (
+        request.client_id,
+        request.org,
+        request.scopes,
+        facts.vetting,
+        facts.vetting_expires_at,
+        facts.budget_ms,
+        facts.max_streams,
+        facts.max_duration_ms,
+        facts.subject_class,
+        facts.subject_erased,
+        facts.subject_epoch,
+        facts.face_match,
+        facts.matches_other_subject,
+        facts.attested_class,
+        request.portrait_sha256,
+        request.purpose,
+        request.controls,
+        *(
+            ()
+            if consent is None
+            else (
+                consent.grantee_org,
+                consent.grantee_client,
+                consent.purposes,
+                consent.portraits,
+                consent.controls,
+                consent.not_before,
+                consent.expires_at,
+                consent.max_uses,
+                consent.epoch,
+                consent.revoked,
+            )
+        ),
+    )
+
+
+def _cedar_entities(values: tuple[Any, ...]) -> list[dict[str, Any]]:
+    """The client and the portrayal, from `_stable_values` and from nothing else."""
+    (
+        client_id, org, scopes, vetting, vetting_expires_at, budget_ms, max_streams, max_duration_ms,
+        subject_class, erased, epoch, face_match, matches_other, attested_class, portrait, purpose, controls,
+        *consent,
+    ) = values  # fmt: skip
     client = {
-        "org": request.org,
-        "scopes": request.scopes,
-        "vetting": facts.vetting,
-        "vettingExpiresAt": facts.vetting_expires_at,
-        "budgetMs": facts.budget_ms,
-        "budgetUsedMs": facts.budget_used_ms,
-        "streams": facts.streams,
-        "maxStreams": facts.max_streams,
-        "maxDurationMs": facts.max_duration_ms,
+        "org": org,
+        "scopes": scopes,
+        "vetting": vetting,
+        "vettingExpiresAt": vetting_expires_at,
+        "budgetMs": budget_ms,
+        "maxStreams": max_streams,
+        "maxDurationMs": max_duration_ms,
     }
+    portrayal = {
+        "class": subject_class,
+        "erased": erased,
+        "epoch": epoch,
+        "portrait": portrait,
+        "faceMatch": face_match,
+        "matchesOther": matches_other,
+        "purpose": purpose,
+        "controls": controls,
+        "attestedClass": attested_class,
+    }
+    if consent:
+        names = (
+            "granteeOrg", "granteeClient", "purposes", "portraits", "controls",
+            "notBefore", "expiresAt", "maxUses", "epoch", "revoked",
+        )  # fmt: skip
+        portrayal["consent"] = dict(zip(names, consent, strict=True)) | {"granteeClient": _uid("Client", consent[1])}
     return [
-        {"uid": _uid("Client", request.client_id), "attrs": client, "parents": []},
-        {"uid": _uid("Subject", request.subject_id or ""), "attrs": subject, "parents": []},
+        {"uid": _uid("Client", client_id), "attrs": client, "parents": []},
+        {"uid": _PORTRAYAL, "attrs": portrayal, "parents": []},
     ]
+
+
+_PORTRAYAL: Final = _uid("Portrayal", "")
