@@ -12,10 +12,22 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import software_version
-from api.console import invitations, site
+from api.console import authorize, invitations, site
 from api.metrics import Metrics
 from api.problems import install_error_handlers
-from api.routes import audit, consents, detections, docs, health, oauth, operators, renders, subjects, tlog
+from api.routes import (
+    applications,
+    audit,
+    consents,
+    detections,
+    docs,
+    health,
+    oauth,
+    operators,
+    renders,
+    subjects,
+    tlog,
+)
 from api.schemas import Problem
 from api.service import Service
 from api.settings import Settings
@@ -58,9 +70,9 @@ def create_app(settings: Settings, now: Callable[[], float] = time.time) -> Fast
         responses={"default": {"description": "A problem document (RFC 9457)", "model": Problem}},
     )
     install_error_handlers(app)
-    for module in (oauth, subjects, consents, renders, detections, audit, tlog, operators, health, docs):
+    for module in (oauth, applications, subjects, consents, renders, detections, audit, tlog, operators, health, docs):
         app.include_router(module.router)
-    for router in (site.router, invitations.router, invitations.api_router):
+    for router in (site.router, authorize.router, invitations.router, invitations.api_router):
         app.include_router(router)
     app.add_middleware(BodyGuard, max_json_bytes=settings.max_json_bytes)
     app.add_middleware(RequestObserver)

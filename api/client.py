@@ -485,9 +485,45 @@ class PlacetClient:
         """All clients but the subjects."""
         return list(self._json("GET", "/v1/operators/clients", SCOPE_OPERATOR_ADMIN)["clients"])
 
-    def suspend_client(self, client_id: str) -> dict[str, Any]:
+    def amend_client(self, client_id: str, **terms: Any) -> dict[str, Any]:
+        """Give a client another term or other budgets; fields as in `api.schemas.TermsIn`."""
+        return self._json("POST", f"/v1/operators/clients/{client_id}/terms", SCOPE_OPERATOR_ADMIN, json=terms)
+
+    def suspend_client(self, client_id: str, reason: str = "") -> dict[str, Any]:
         """End a client's approval at once."""
-        return self._json("POST", f"/v1/operators/clients/{client_id}/suspension", SCOPE_OPERATOR_ADMIN)
+        path = f"/v1/operators/clients/{client_id}/suspension"
+        return self._json("POST", path, SCOPE_OPERATOR_ADMIN, json={"reason": reason})
+
+    def resume_client(self, client_id: str, reason: str = "") -> dict[str, Any]:
+        """Lift a suspension."""
+        path = f"/v1/operators/clients/{client_id}/resumption"
+        return self._json("POST", path, SCOPE_OPERATOR_ADMIN, json={"reason": reason})
+
+    def applications(self, status: str = "") -> list[dict[str, Any]]:
+        """Applications of organisations, newest first; `status` is open, approved, refused or empty for all."""
+        params = {"status": status} if status else {}
+        found = self._json("GET", "/v1/operators/applications", SCOPE_OPERATOR_ADMIN, params=params)
+        return list(found["applications"])
+
+    def approve(self, application_id: str, **grant: Any) -> dict[str, Any]:
+        """Let an applicant in; fields as in `api.schemas.GrantIn`. Returns the new client."""
+        path = f"/v1/operators/applications/{application_id}/approval"
+        return self._json("POST", path, SCOPE_OPERATOR_ADMIN, json=grant)
+
+    def refuse(self, application_id: str, reason: str = "") -> dict[str, Any]:
+        """Turn an applicant down."""
+        path = f"/v1/operators/applications/{application_id}/refusal"
+        return self._json("POST", path, SCOPE_OPERATOR_ADMIN, json={"reason": reason})
+
+    # -- applicants
+
+    def apply(self, **application: Any) -> dict[str, Any]:
+        """Apply for access; fields as in `api.schemas.ApplicationIn`. Needs no credentials."""
+        return dict(self._call("POST", "/v1/applications", json=application).json())
+
+    def application(self, application_id: str) -> dict[str, Any]:
+        """What became of an application."""
+        return dict(self._call("GET", f"/v1/applications/{application_id}").json())
 
     # -- HTTP
 

@@ -12,12 +12,14 @@ from joserfc.jwk import ECKey, KeySet, OKPKey, import_key
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from api.errors import InvalidFieldError, NotFoundError
+from api.errors import ConflictError, InvalidFieldError, NotFoundError
+from api.oauth.codes import redirect_uri_fault
 from api.oauth.server import OAuthClient
 from api.storage.database import Database
 from api.storage.models import Client
 from policy.gate import Gate
 from policy.identity import (
+    ALL_SCOPES,
     SCOPE_AUDIT_READ,
     SCOPE_DETECT_CREATE,
     SCOPE_OPERATOR_ADMIN,
@@ -33,8 +35,15 @@ SCOPES_BY_KIND: dict[str, frozenset[str]] = {
     "auditor": frozenset({SCOPE_AUDIT_READ}),
     "operator": frozenset({SCOPE_OPERATOR_ADMIN, SCOPE_AUDIT_READ, SCOPE_DETECT_CREATE}),
     "subject": frozenset({SCOPE_SUBJECT_SELF}),
+    "tool": ALL_SCOPES,
 }
-"""The most that a client of each kind may hold."""
+"""The most that a client of each kind may hold. A tool acts for people who sign in, and never gets more than they."""
+
+VETTED_KINDS = ("researcher", "platform", "auditor", "operator", "tool")
+_PREFIX_BY_KIND = {"researcher": "res", "platform": "pla", "auditor": "aud", "operator": "op", "tool": "app"}
+DEFAULT_CONCURRENT = 4
+MAX_REDIRECT_URIS = 8
+MAX_REASON_CHARS = 500
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,9 @@ class Vetting:
     Attributes:
         term_expires_at: end of the approval, seconds since the epoch.
         budget_s_per_day: seconds of video per day.
+        max_concurrent: renders and streams that may be open at a time.
+        redirect_uris: where authorization codes may be sent; only tools and pages of others have any.
+        external: what an outside issuer calls it, see `external_name`.
     """
 
     kind: str
@@ -54,6 +66,27 @@ class Vetting:
     scopes: frozenset[str]
     term_expires_at: float | None
     budget_s_per_day: float
+    max_concurrent: int = DEFAULT_CONCURRENT
+    redirect_uris: tuple[str, ...] = ()
+    external: str | None = None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """New terms for a client; None leaves one as it is.
+
+    Attributes:
+        term_expires_at: seconds since the epoch.
+    """
+
+    term_expires_at: float | None = None
+    budget_s_per_day: float | None = None
+    max_concurrent: int | None = None
+
+
+def external_name(issuer: str, client_id: str) -> str:
+    """The name of a client of an outside issuer, as kept on record."""
+    return f"{issuer}#{client_id}"
 
 
 class ClientDirectory:
@@ -71,6 +104,17 @@ class ClientDirectory:
         if client is None:
             raise NotFoundError("There is no such client.")
         return client
+
+    def vetted(self, client_id: str) -> Client:
+        """A client that is no subject. Raises NotFoundError."""
+        with self._database.read() as session:
+            return self._vetted(session, client_id)
+
+    def display_name(self, client_id: str) -> str:
+        """The name under which a client was vetted; "" for subjects and for clients that do not exist."""
+        with self._database.read() as session:
+            client = session.get(Client, client_id)
+        return "" if client is None or client.kind == "subject" else client.name
 
     def is_live(self, client_id: str) -> bool:
         """Whether the client is approved and in term: asked again with every token."""
@@ -91,46 +135,91 @@ class ClientDirectory:
             return session.scalars(select(Client).where(Client.kind != "subject").order_by(Client.created_at)).all()
 
     def register(self, vetting: Vetting, jwks: Mapping[str, Any]) -> Client:
-        """Approve a client. Raises InvalidFieldError for keys or scopes that it cannot have."""
-        if vetting.kind not in SCOPES_BY_KIND or vetting.kind == "subject":
-            raise InvalidFieldError("kind must be one of researcher, platform, auditor, operator.")
+        """Approve a client. Raises InvalidFieldError for keys, scopes or addresses that it cannot have."""
+        keys = self.check(vetting, jwks)
+        with self._database.write() as session:
+            return self.enter(session, vetting, keys)
+
+    def check(self, vetting: Vetting, jwks: Mapping[str, Any]) -> dict[str, Any]:
+        """The cleaned key set of an applicant who could be approved. Raises InvalidFieldError, IdentityError."""
+        if vetting.kind not in VETTED_KINDS:
+            raise InvalidFieldError(f"kind must be one of {', '.join(VETTED_KINDS)}.")
         check_identifier(vetting.org, "org")
         if not vetting.scopes or vetting.scopes - SCOPES_BY_KIND[vetting.kind]:
             allowed = ", ".join(sorted(SCOPES_BY_KIND[vetting.kind]))
             raise InvalidFieldError(f"A {vetting.kind} can hold these scopes: {allowed}.")
-        keys = public_key_set(jwks)
-        prefix = {"researcher": "res", "platform": "pla", "auditor": "aud", "operator": "op"}[vetting.kind]
-        client_id = f"{prefix}_{secrets.token_hex(8)}"
-        with self._database.write() as session:
-            evidence = self._gate.record(
-                "client.registered",
-                {
-                    "client": self._gate.pseudonym("client", client_id),
-                    "client_kind": vetting.kind,
-                    "org": self._gate.pseudonym("org", vetting.org),
-                    "scopes": sorted(vetting.scopes),
-                    "budget_s_per_day": round(vetting.budget_s_per_day),
-                    "term_expires_at": None if vetting.term_expires_at is None else int(vetting.term_expires_at),
-                    "key_thumbprints": sorted(import_key(key).thumbprint() for key in keys["keys"]),
-                },
-            )
-            client = Client(
-                client_id=client_id,
-                kind=vetting.kind,
-                name=vetting.name,
-                org=vetting.org,
-                project=vetting.project,
-                ethics_reference=vetting.ethics_reference,
-                jwks=keys,
-                scopes=sorted(vetting.scopes),
-                roles=[vetting.kind],
-                term_expires_at=vetting.term_expires_at,
-                budget_s_per_day=vetting.budget_s_per_day,
-                created_at=self._now(),
-                log_index=evidence.index,
-            )
-            session.add(client)
+        if len(vetting.redirect_uris) > MAX_REDIRECT_URIS:
+            raise InvalidFieldError(f"redirect_uris may have {MAX_REDIRECT_URIS} addresses.")
+        for uri in vetting.redirect_uris:
+            if fault := redirect_uri_fault(uri):
+                raise InvalidFieldError(f"A redirect URI {fault}.")
+        if vetting.kind == "tool" and not vetting.redirect_uris:
+            raise InvalidFieldError("A tool needs redirect_uris: it acts for people who sign in.")
+        is_keyless = not jwks.get("keys") and (vetting.kind == "tool" or vetting.external is not None)
+        return {"keys": []} if is_keyless else public_key_set(jwks)
+
+    def enter(
+        self, session: Session, vetting: Vetting, keys: Mapping[str, Any], application: int | None = None
+    ) -> Client:
+        """Put an approved client on record, log first.
+
+        Args:
+            keys: cleaned by `check`.
+            application: log index of the application that led here.
+        """
+        if vetting.external is not None:
+            taken = session.scalar(select(Client.client_id).where(Client.external == vetting.external))
+            if taken is not None:
+                raise ConflictError(
+                    "This client of the outside issuer is on record already: suspend or amend that one."
+                )
+        client_id = f"{_PREFIX_BY_KIND[vetting.kind]}_{secrets.token_hex(8)}"
+        evidence = self._gate.record(
+            "client.registered",
+            {
+                "client": self._gate.pseudonym("client", client_id),
+                "client_kind": vetting.kind,
+                "org": self._gate.pseudonym("org", vetting.org),
+                "scopes": sorted(vetting.scopes),
+                "budget_s_per_day": round(vetting.budget_s_per_day),
+                "max_concurrent": vetting.max_concurrent,
+                "term_expires_at": None if vetting.term_expires_at is None else int(vetting.term_expires_at),
+                "key_thumbprints": sorted(import_key(key).thumbprint() for key in keys["keys"]),
+                "is_external": vetting.external is not None,
+                "application": application,
+            },
+        )
+        client = Client(
+            client_id=client_id,
+            kind=vetting.kind,
+            name=vetting.name,
+            org=vetting.org,
+            project=vetting.project,
+            ethics_reference=vetting.ethics_reference,
+            jwks=dict(keys),
+            scopes=sorted(vetting.scopes),
+            roles=[vetting.kind],
+            term_expires_at=vetting.term_expires_at,
+            budget_s_per_day=vetting.budget_s_per_day,
+            max_concurrent=vetting.max_concurrent,
+            redirect_uris=list(vetting.redirect_uris),
+            external=vetting.external,
+            created_at=self._now(),
+            log_index=evidence.index,
+        )
+        session.add(client)
         return client
+
+    def external_client(self, issuer: str, client_id: str) -> str | None:
+        """The local name of a client of an outside issuer; None if no operator has let it in."""
+        with self._database.read() as session:
+            query = select(Client.client_id).where(Client.external == external_name(issuer, client_id))
+            return session.scalar(query)
+
+    def may_redirect(self, client_id: str) -> tuple[tuple[str, ...], frozenset[str]] | None:
+        """Redirect URIs and scopes of a live client, for the authorization endpoint."""
+        client = self.oauth_client(client_id)
+        return None if client is None else (client.redirect_uris, client.scopes)
 
     def add_subject(self, session: Session, subject_id: str, public_jwk: Mapping[str, Any], log_index: int) -> None:
         """Let a newly enrolled subject get tokens with the key that signed the enrolment."""
@@ -147,15 +236,49 @@ class ClientDirectory:
             )
         )
 
-    def suspend(self, client_id: str) -> Client:
-        """End a client's approval at once; tokens that it still holds are refused from now on."""
+    def amend(self, client_id: str, terms: Terms) -> Client:
+        """Give a client new terms, from now on. Raises NotFoundError."""
         with self._database.write() as session:
-            client = session.get(Client, client_id)
-            if client is None or client.kind == "subject":
-                raise NotFoundError("There is no such client.")
-            if client.status != "suspended":
-                self._gate.record("client.suspended", {"client": self._gate.pseudonym("client", client_id)})
-                client.status = "suspended"
+            client = self._vetted(session, client_id)
+            if terms.term_expires_at is not None:
+                client.term_expires_at = terms.term_expires_at
+            if terms.budget_s_per_day is not None:
+                client.budget_s_per_day = terms.budget_s_per_day
+            if terms.max_concurrent is not None:
+                client.max_concurrent = terms.max_concurrent
+            self._gate.record(
+                "client.amended",
+                {
+                    "client": self._gate.pseudonym("client", client_id),
+                    "budget_s_per_day": round(client.budget_s_per_day),
+                    "max_concurrent": client.max_concurrent,
+                    "term_expires_at": None if client.term_expires_at is None else int(client.term_expires_at),
+                },
+            )
+        return client
+
+    def suspend(self, client_id: str, reason: str = "") -> Client:
+        """End a client's approval at once; tokens that it still holds are refused from now on. Raises NotFoundError."""
+        return self._set_status(client_id, "suspended", "client.suspended", reason)
+
+    def resume(self, client_id: str, reason: str = "") -> Client:
+        """Lift a suspension; the term stays what it was. Raises NotFoundError."""
+        return self._set_status(client_id, "approved", "client.resumed", reason)
+
+    def _set_status(self, client_id: str, status: str, kind: str, reason: str) -> Client:
+        with self._database.write() as session:
+            client = self._vetted(session, client_id)
+            if client.status != status:
+                # the reason is for people, and may name some: it stays out of the log
+                self._gate.record(kind, {"client": self._gate.pseudonym("client", client_id)})
+                client.status = status
+                client.status_reason = reason[:MAX_REASON_CHARS]
+        return client
+
+    def _vetted(self, session: Session, client_id: str) -> Client:
+        client = session.get(Client, client_id)
+        if client is None or client.kind == "subject":
+            raise NotFoundError("There is no such client.")
         return client
 
     def _is_live(self, client: Client | None) -> bool:

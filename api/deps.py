@@ -9,6 +9,7 @@ from fastapi.openapi.models import OAuth2, OAuthFlowClientCredentials, OAuthFlow
 from fastapi.security.base import SecurityBase
 
 from api.errors import ScopeError, TokenError
+from api.limits import network_of
 from api.oauth.resource import Presentation, unverified_client_id
 from api.oauth.scopes import AUDIENCE_PATH_BY_SCOPE
 from api.service import Service
@@ -37,6 +38,14 @@ def address_of(request: Request, issuer: str) -> str:
     """The address of a request as the client sees it, whatever stands in front: what proofs are made for."""
     raw_path = request.scope.get("raw_path") or request.scope["path"].encode()
     return issuer + str(raw_path, "ascii", "replace")
+
+
+def limited(request: Request, what: str, client_id: str = "") -> None:
+    """Count one request of this address, and of this client if it is known. Raises RateError (429)."""
+    limiter = service_of(request).limiter
+    limiter.take(f"{what}.address", network_of(caller_of(request)))
+    if client_id:
+        limiter.take(f"{what}.client", client_id)
 
 
 class Requires(SecurityBase):

@@ -207,18 +207,34 @@ class RenderOut(ResponseModel):
 # -- operators
 
 
+class ExternalClient(RequestModel):
+    """A client as an outside issuer knows it."""
+
+    issuer: str = Field(min_length=1, max_length=250, description="Exactly as in `iss` of its tokens.")
+    client_id: str = Field(min_length=1, max_length=128, description="Exactly as in its tokens.")
+
+
 class ClientIn(RequestModel):
     """An applicant whom the operator approves."""
 
-    kind: Literal["researcher", "platform", "auditor", "operator"] = "researcher"
+    kind: Literal["researcher", "platform", "auditor", "operator", "tool"] = "researcher"
     name: str = Field(min_length=1, max_length=200)
     org: str = Field(min_length=1, max_length=128, description="Short identifier of the organisation.")
     project: str = Field("", max_length=2000)
     ethics_reference: str = Field("", max_length=200)
-    jwks: dict[str, Any] = Field(description="Public keys (P-256 or Ed25519) that the client authenticates with.")
+    jwks: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Public keys (P-256 or Ed25519) that the client authenticates with. A tool on somebody's machine, "
+        "and a client of an outside issuer, may have none.",
+    )
     scopes: list[str] = Field(min_length=1, max_length=8)
     term_expires_at: Moment | None = Field(None, description="End of the approval.")
     budget_s_per_day: float | None = Field(None, ge=0, le=86400, description="Seconds of video per day.")
+    max_concurrent: int | None = Field(None, ge=0, le=64, description="Renders and streams open at a time.")
+    redirect_uris: list[str] = Field(
+        default_factory=list, max_length=8, description="Where authorization codes may be sent; exact addresses."
+    )
+    external: ExternalClient | None = Field(None, description="The client's name at an outside issuer.")
 
 
 class ClientOut(ResponseModel):
@@ -232,8 +248,12 @@ class ClientOut(ResponseModel):
     ethics_reference: str
     scopes: list[str]
     status: Literal["approved", "suspended"]
+    status_reason: str
     term_expires_at: datetime | None
     budget_s_per_day: float
+    max_concurrent: int
+    redirect_uris: list[str]
+    external: str | None = Field(description="Outside issuer and name there.")
     created_at: datetime
     log_index: int
 
@@ -242,6 +262,76 @@ class ClientsOut(ResponseModel):
     """All clients but the subjects."""
 
     clients: list[ClientOut]
+
+
+class TermsIn(RequestModel):
+    """New terms for a client; what is absent stays."""
+
+    term_expires_at: Moment | None = None
+    budget_s_per_day: float | None = Field(None, ge=0, le=86400)
+    max_concurrent: int | None = Field(None, ge=0, le=64)
+
+
+class ReasonIn(RequestModel):
+    """Why an operator does something, for the people whom it concerns. Kept beside the record, not in the log."""
+
+    reason: str = Field("", max_length=500)
+
+
+class ApplicationIn(RequestModel):
+    """An organisation asks to be let in."""
+
+    kind: Literal["researcher", "platform", "auditor"] = "researcher"
+    name: str = Field(min_length=1, max_length=200, description="Of the group or product.")
+    org: str = Field(min_length=1, max_length=128, description="Short identifier of the organisation.")
+    contact: str = Field(min_length=3, max_length=200, description="How to reach a person there.")
+    project: str = Field(min_length=1, max_length=2000, description="What for.")
+    ethics_reference: str = Field("", max_length=200, description="Approval of an ethics board, if there is one.")
+    scopes: list[str] = Field(min_length=1, max_length=8)
+    jwks: dict[str, Any] = Field(description="Public keys (P-256 or Ed25519) that the client will authenticate with.")
+    term_days: int = Field(365, ge=1, le=1095)
+    budget_s_per_day: float = Field(600, ge=0, le=86400, description="Seconds of video per day.")
+
+
+class ApplicationOut(ResponseModel):
+    """What became of an application, for whoever sent it."""
+
+    application_id: str = Field(description="Keep it: it is what the application can be found by.")
+    status: Literal["open", "approved", "refused"]
+    reason: str
+    client_id: str | None = Field(description="To get tokens with, once it is approved.")
+    created_at: datetime
+    closed_at: datetime | None
+    log_index: int
+    closing_index: int | None
+
+
+class ApplicationDetail(ApplicationOut):
+    """An application, as an operator reads it."""
+
+    kind: str
+    name: str
+    org: str
+    contact: str
+    project: str
+    ethics_reference: str
+    scopes: list[str]
+    term_days: int
+    budget_s_per_day: float
+
+
+class ApplicationsOut(ResponseModel):
+    """Applications, newest first."""
+
+    applications: list[ApplicationDetail]
+
+
+class GrantIn(RequestModel):
+    """What is granted; what is absent is granted as it was asked for."""
+
+    term_days: int | None = Field(None, ge=1, le=1095)
+    budget_s_per_day: float | None = Field(None, ge=0, le=86400)
+    max_concurrent: int | None = Field(None, ge=0, le=64)
 
 
 # -- audit

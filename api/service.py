@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from api.applications import ApplicationBook
 from api.clients import ClientDirectory
 from api.consents import ConsentBook
 from api.console.session import BrowserSessions
@@ -61,6 +62,7 @@ class Service:
         self.metrics = Metrics()
         self.spent = SpentIds(self.database, now)
         self.clients = ClientDirectory(self.database, self.gate, now)
+        self.applications = ApplicationBook(self.database, self.gate, self.clients, now)
         self.limiter = RateLimiter(settings.rates_per_minute)
         self.rejections = RejectionLog(
             lambda kind, body: self.gate.record(kind, body).index,
@@ -111,7 +113,7 @@ class Service:
         self.invitations = InvitationBook(
             self.database, self.gate, self.passkeys, now, lifetime_s=settings.invitation_lifetime_s
         )
-        self.consents = ConsentBook(self.database, self.gate, now)
+        self.consents = ConsentBook(self.database, self.gate, self.passkeys, self.clients.display_name, now)
         self.enrolment = Enrolment(
             database=self.database,
             blobs=self.blobs,

@@ -201,13 +201,6 @@ def list_clients(home: Home = None, url: Url = "", as_json: Json = False) -> Non
         emit(as_json, {"clients": found}, "\n".join(lines))
 
 
-@operators.command("suspend")
-def suspend(client_id: str, home: Home = None, url: Url = "", as_json: Json = False) -> None:
-    """End a client's approval at once."""
-    with reporting(as_json), operator_client(home, url) as placet:
-        emit(as_json, placet.suspend_client(client_id), f"{client_id} suspended")
-
-
 def render(
     key: KeyFile,
     subject: Annotated[str, typer.Option(help="Subject id.")],

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from api import software_version
-from api.cli import audit, bench_log, evaluate, lab, people, witness
+from api.cli import audit, bench_log, evaluate, lab, people, vetting, witness
 from api.cli.output import UNUSABLE, Json, emit, progress_bar, reporting, stop_negative
 from api.cli.places import Home, settings_for
 from api.settings import Settings
@@ -25,7 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(people.subjects, name="subjects")
 app.add_typer(people.consent, name="consent")
-app.add_typer(people.operators, name="operators")
+app.add_typer(vetting.operators, name="operators")
 app.add_typer(people.personas, name="personas")
 app.add_typer(audit.app, name="audit")
 app.add_typer(witness.app, name="witness")

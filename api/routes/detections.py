@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 
-from api.deps import DetectCreator, ServiceDep
+from api.deps import DetectCreator, ServiceDep, limited
 from api.engine.examiner import examine_and_log
 from api.errors import ContentTypeError
 from api.uploads import read_body, read_form
@@ -46,6 +46,7 @@ _BODY: dict[str, Any] = {
 
 @router.post("", summary="Examine an image or clip; nothing of it is kept", openapi_extra=_BODY)
 async def detect(request: Request, service: ServiceDep, actor: DetectCreator) -> dict[str, Any]:
+    limited(request, "detections", actor.client_id)
     limit = service.settings.max_detection_bytes
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":

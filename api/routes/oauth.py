@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
-from api.deps import ServiceDep, caller_of
+from api.deps import ServiceDep, caller_of, limited
 from api.errors import ContentTypeError
 from api.oauth.server import TokenRequest
 
@@ -59,6 +59,7 @@ def jwks(service: ServiceDep) -> dict[str, Any]:
 
 @router.post("/oauth/token", summary="Get an access token (RFC 6749, RFC 7523, RFC 9449)", openapi_extra=_TOKEN_FORM)
 async def token(request: Request, service: ServiceDep) -> Response:
+    limited(request, "token requests")
     return await run_in_threadpool(service.oauth.answer, await _read(request))
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 
-from api.deps import ServiceDep, SubjectSelf
+from api.deps import ServiceDep, SubjectSelf, limited
 from api.schemas import ChallengeOut, Evidence, PortraitOut, ProfileOut, SubjectOut, UseOut, UsesOut, moment
 from api.storage.models import Use
 from api.uploads import read_form
@@ -43,6 +43,7 @@ _ENROL_BODY = {
 @router.post("/challenges", status_code=201, summary="Ask for an enrolment challenge", openapi_extra=_CHALLENGE_BODY)
 async def challenge(request: Request, service: ServiceDep) -> ChallengeOut:
     """Usable once, for a few minutes. Send the portrait along to learn the hash that the statement must name it by."""
+    limited(request, "enrolments")
     portrait = None
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         limits = service.settings
@@ -61,6 +62,7 @@ async def challenge(request: Request, service: ServiceDep) -> ChallengeOut:
 
 @router.post("", status_code=201, summary="Enrol as a subject", openapi_extra=_ENROL_BODY)
 async def enrol(request: Request, service: ServiceDep) -> SubjectOut:
+    limited(request, "enrolments")
     limits = service.settings
     form = await read_form(
         request,

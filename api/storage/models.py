@@ -35,9 +35,10 @@ class Client(Base):
     scopes: Mapped[list[str]] = mapped_column(JSON)
     roles: Mapped[list[str]] = mapped_column(JSON)
     status: Mapped[str] = mapped_column(String(16), default="approved")  # approved | suspended
+    status_reason: Mapped[str] = mapped_column(Text, default="")  # why, in the operator's words
     term_expires_at: Mapped[float | None] = mapped_column(Float, default=None)
     budget_s_per_day: Mapped[float] = mapped_column(Float, default=0.0)
-    max_concurrent: Mapped[int] = mapped_column(Integer, default=2)  # renders and streams at a time
+    max_concurrent: Mapped[int] = mapped_column(Integer, default=4)  # renders and streams at a time
     redirect_uris: Mapped[list[str]] = mapped_column(JSON, default=list)  # may use authorization codes if there are any
     external: Mapped[str | None] = mapped_column(String(400), unique=True, default=None)  # its name at another issuer
     created_at: Mapped[float] = mapped_column(Float)
@@ -52,7 +53,10 @@ class Subject(Base):
     subject_class: Mapped[str] = mapped_column(String(16))
     epoch: Mapped[int] = mapped_column(Integer, default=0)
     public_jwk: Mapped[dict[str, Any]] = mapped_column(JSON)
+    enrolment: Mapped[str] = mapped_column(Text, default="")  # the signed statement, in the form in which it came
+    attested_by: Mapped[str] = mapped_column(String(16), default="")  # self | manifest | declaration
     wrapped_key: Mapped[bytes | None] = mapped_column(LargeBinary, default=None)  # gone after erasure
+    pseudonym_salt: Mapped[bytes | None] = mapped_column(LargeBinary, default=None)  # gone after erasure
     erased_at: Mapped[float | None] = mapped_column(Float, default=None)
     created_at: Mapped[float] = mapped_column(Float)
     log_index: Mapped[int] = mapped_column(Integer)
@@ -69,6 +73,15 @@ class Portrait(Base):
     summary: Mapped[dict[str, Any]] = mapped_column(JSON)
     created_at: Mapped[float] = mapped_column(Float)
     subject: Mapped[Subject] = relationship(back_populates="portraits")
+
+
+class Template(Base):
+    """What the face in an enrolled portrait is recognised by, sealed under the subject's key."""
+
+    __tablename__ = "templates"
+    portrait_sha256: Mapped[str] = mapped_column(ForeignKey("portraits.sha256"), primary_key=True)
+    subject_id: Mapped[str] = mapped_column(ForeignKey("subjects.subject_id"), index=True)
+    sealed: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class Challenge(Base):
@@ -106,17 +119,22 @@ class PasskeyChallenge(Base):
 
 
 class Consent(Base):
-    """A consent that the subject signed. The JWS is kept as it came."""
+    """A consent that the subject signed, in the form in which it came."""
 
     __tablename__ = "consents"
+    __table_args__ = (Index("consents_by_grantee", "subject_id", "grantee_client", "expires_at"),)
     consent_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     subject_id: Mapped[str] = mapped_column(ForeignKey("subjects.subject_id"), index=True)
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    jws: Mapped[str] = mapped_column(Text)
+    signed: Mapped[str] = mapped_column(Text)  # compact JWS, or statement and assertion as JSON
     statement: Mapped[dict[str, Any]] = mapped_column(JSON)
+    grantee_org: Mapped[str] = mapped_column(String(128))
+    grantee_client: Mapped[str] = mapped_column(String(128))
+    expires_at: Mapped[int] = mapped_column(Integer)
     epoch: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[float] = mapped_column(Float)
     revoked_at: Mapped[float | None] = mapped_column(Float, default=None)
+    superseded_by: Mapped[str | None] = mapped_column(String(64), default=None)  # the narrower consent in its place
     log_index: Mapped[int] = mapped_column(Integer)
 
 
@@ -127,7 +145,7 @@ class Revocation(Base):
     revocation_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     consent_id: Mapped[str] = mapped_column(ForeignKey("consents.consent_id"), index=True)
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    jws: Mapped[str] = mapped_column(Text)
+    signed: Mapped[str] = mapped_column(Text)
     epoch_after: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[float] = mapped_column(Float)
     log_index: Mapped[int] = mapped_column(Integer)
@@ -184,6 +202,7 @@ class Use(Base):
     subject_id: Mapped[str] = mapped_column(String(64), index=True)
     kind: Mapped[str] = mapped_column(String(40))
     org: Mapped[str] = mapped_column(String(200), default="")
+    client_id: Mapped[str] = mapped_column(String(64), default="")
     purpose: Mapped[str] = mapped_column(String(200), default="")
     render_id: Mapped[str | None] = mapped_column(String(64), default=None)
     consent_id: Mapped[str | None] = mapped_column(String(64), default=None)

@@ -46,7 +46,14 @@ def unsigned(**header: Any) -> str:
 
 
 def verify(*unverified: str, **changes: Any) -> Any:
-    asked = {"method": "POST", "url": URL, "now": NOW, "lifetime_s": 60, "leeway_s": 5, "access_token": TOKEN}
+    asked: dict[str, Any] = {
+        "method": "POST",
+        "url": URL,
+        "now": NOW,
+        "lifetime_s": 60,
+        "leeway_s": 5,
+        "access_token": TOKEN,
+    }
     return verify_proof(unverified, **(asked | changes))
 
 
