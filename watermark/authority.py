@@ -224,6 +224,9 @@ class SigningAuthority:
         root_pem: the root certificate, to be handed to whoever verifies.
         chain_pem: leaf and intermediate, as embedded in every manifest.
         tsa_url: the RFC 3161 time-stamp authority that every signature must pass, or "" for none.
+        trust_pem: the root, and the certificates under which time stamps are believed. c2pa-rs does not keep the two
+            apart: to name an authority of somebody else, give its issuing certificate, never a root that issues
+            signing certificates too.
     """
 
     def __init__(
@@ -234,9 +237,11 @@ class SigningAuthority:
         leaf_key: SigningKey,
         now: Clock = utc_now,
         tsa_url: str = "",
+        tsa_roots_pem: str = "",
         directory: Path | None = None,
     ) -> None:
         self.root_pem, self.chain_pem, self.tsa_url = root_pem, chain_pem, tsa_url
+        self.trust_pem = root_pem + tsa_roots_pem
         self._leaf_key, self._now, self._directory = leaf_key, now, directory
         self._leaf = x509.load_pem_x509_certificates(chain_pem.encode())[0]
 
@@ -275,14 +280,11 @@ class SigningAuthority:
         return cls.load(directory, now=now, key=key)
 
     @classmethod
-    def load(
-        cls, directory: Path, *, now: Clock = utc_now, key: SigningKey | None = None, tsa_url: str = ""
-    ) -> SigningAuthority:
+    def load(cls, directory: Path, *, now: Clock = utc_now, key: SigningKey | None = None) -> SigningAuthority:
         """Open the authority below `directory`. An expired leaf loads, and then refuses to sign.
 
         Args:
             key: the leaf's key, where a key service holds it.
-            tsa_url: see the class.
         Raises: AuthorityError: a file is missing, unreadable, readable by others, or the parts do not belong together.
         """
         # (1) the files, and nobody else's eyes on the key
@@ -297,9 +299,7 @@ class SigningAuthority:
         except (ValueError, TypeError, InvalidSignature) as exc:
             raise AuthorityError("The certificates of the signing authority are not one chain.") from exc
         pem = [certificate.public_bytes(Encoding.PEM).decode() for certificate in (root, leaf, intermediate)]
-        return cls(
-            root_pem=pem[0], chain_pem=pem[1] + pem[2], leaf_key=key, now=now, tsa_url=tsa_url, directory=directory
-        )
+        return cls(root_pem=pem[0], chain_pem=pem[1] + pem[2], leaf_key=key, now=now, directory=directory)
 
     @classmethod
     def renew(
@@ -337,9 +337,10 @@ class SigningAuthority:
         if leaf == self._leaf:
             return self
         held = None if isinstance(self._leaf_key, LocalKey) else self._leaf_key
-        return SigningAuthority.load(self._directory, now=self._now, key=held, tsa_url=self.tsa_url)
+        newer = SigningAuthority.load(self._directory, now=self._now, key=held)
+        return newer.with_time_stamps(self.tsa_url, self.trust_pem.removeprefix(self.root_pem))
 
-    def with_time_stamps(self, tsa_url: str) -> SigningAuthority:
+    def with_time_stamps(self, tsa_url: str, tsa_roots_pem: str = "") -> SigningAuthority:
         """The same authority, whose signatures are time-stamped by `tsa_url`; "" for none."""
         return SigningAuthority(
             root_pem=self.root_pem,
@@ -347,6 +348,7 @@ class SigningAuthority:
             leaf_key=self._leaf_key,
             now=self._now,
             tsa_url=tsa_url,
+            tsa_roots_pem=tsa_roots_pem,
             directory=self._directory,
         )
 

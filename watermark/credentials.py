@@ -66,10 +66,18 @@ def sign(src: Path, dst: Path, spec: ManifestSpec, authority: SigningAuthority, 
     # (1) the certificate is in force; c2pa-rs would refuse too, with less to say
     authority.check_can_sign()
     definition = spec.manifest(mime)
+    num_signatures = 0
+
+    def sign_bytes(data: bytes) -> bytes:
+        nonlocal num_signatures
+        signature = authority.sign_bytes(data)
+        num_signatures += 1
+        return signature
+
     labels = [assertion["label"] for assertion in definition["assertions"]] + ["c2pa.actions", "c2pa.ingredient"]
     try:
         # (2) all our assertions are "created" ones: we vouch for them, C2PA §10.3.2
-        context = c2pa.Context.from_dict(_settings(authority.root_pem, created_assertion_labels=labels))
+        context = c2pa.Context.from_dict(_settings(authority.trust_pem, created_assertion_labels=labels))
         builder = c2pa.Builder.from_json(definition, context=context)
         for label, ingredient in spec.ingredients():
             builder.add_ingredient(
@@ -78,20 +86,24 @@ def sign(src: Path, dst: Path, spec: ManifestSpec, authority: SigningAuthority, 
                 io.BytesIO(ingredient.data),
             )
         signer = c2pa.Signer.from_callback(
-            authority.sign_bytes, c2pa.C2paSigningAlg.ES256, authority.chain_pem, authority.tsa_url or None
+            sign_bytes, c2pa.C2paSigningAlg.ES256, authority.chain_pem, authority.tsa_url or None
         )
         with src.open("rb") as source, dst.open("w+b") as target:
             store = builder.sign(signer, mime, source, target)
         # (3) what a verifier with our root would say
-        reading = read_credentials(dst, mime, authority.root_pem)
+        reading = read_credentials(dst, mime, authority.trust_pem)
         if reading.state != "trusted" or reading.mark_id != spec.mark_id:
             raise SigningError(f"The signed file does not verify ({reading.state}): nothing is delivered.")
         # (4) a time stamp that was asked for is there
         if authority.tsa_url and reading.signed_at is None:
-            raise TimeStampError("The time-stamp authority's answer is not in the manifest: nothing is delivered.")
+            raise TimeStampError(
+                "The time stamp is by an authority that is not trusted here: nothing is delivered. Name its issuing "
+                "certificate in the setting tsa_roots."
+            )
     except BaseException as exc:
         dst.unlink(missing_ok=True)
-        if isinstance(exc, c2pa.C2paError) and authority.tsa_url and "time stamp" in str(exc).lower():
+        if isinstance(exc, c2pa.C2paError) and authority.tsa_url and num_signatures:
+            # The key has signed; what c2pa-rs does after that is to ask for the time stamp.
             raise TimeStampError(
                 "The time-stamp authority did not answer as RFC 3161 asks: nothing is delivered. Check the setting "
                 "tsa_url and the authority behind it, then ask again."
