@@ -144,7 +144,7 @@ class FileKeyService:
         """See `KeyService.rotate`. Several processes take turns."""
         check_rotatable(name)
         try:
-            with _locked(self.directory):
+            with key_directory_locked(self.directory):
                 if name in SIGNING_KEYS:
                     return self._rotate_signing_key(name, hand_over)
                 return self._rotate_secret(name)
@@ -155,7 +155,7 @@ class FileKeyService:
         """See `KeyService.forget`."""
         check_name(name, "wrapping key", WRAPPING_KEYS)
         try:
-            with _locked(self.directory):
+            with key_directory_locked(self.directory):
                 files = self._retired_files(name)
                 for path in files:
                     path.unlink()
@@ -199,7 +199,7 @@ class FileKeyService:
             pending = self.directory / f"{name}.next.pem"
             if not pending.exists():
                 continue
-            with _locked(self.directory):
+            with key_directory_locked(self.directory):
                 newest = self._public().get(name, ())[:1]
                 if pending.exists() and newest and public_kid(newest[0]) == self._read(pending, _signing_key).kid:
                     self._finish(pending, self.directory / f"{name}.pem")
@@ -284,7 +284,8 @@ def refuse_shared(path: Path) -> None:
 
 
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def key_directory_locked(directory: Path) -> Iterator[None]:
+    """One change of the keys at a time, across processes. Raises: OSError."""
     descriptor = os.open(directory / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +21,35 @@ from policy.kms import CurrentSigningKey, KeyService, LocalSigningKey, SigningKe
 _PSEUDONYM_NUM_HEX = 32
 
 
+@dataclass(frozen=True)
+class KeyAccess:
+    """How the keys of an instance are reached.
+
+    Args:
+        kms: `file`, or a PKCS #11 URI; see `policy.pkcs11`.
+        pin: of the token's user.
+    """
+
+    kms: str = "file"
+    pin: str = field(default="", repr=False)
+
+    def create(self, directory: Path) -> KeyService:
+        """A service with new keys. Raises: KeyRingError."""
+        if self.kms == "file":
+            return FileKeyService.create(directory)
+        from policy.pkcs11 import Pkcs11KeyService, parse_uri  # a library of the operating system; only where wanted
+
+        return Pkcs11KeyService.create(directory, parse_uri(self.kms), self.pin)
+
+    def open(self, directory: Path) -> KeyService:
+        """The service that `create` made. Raises: KeyRingError."""
+        if self.kms == "file":
+            return FileKeyService(directory)
+        from policy.pkcs11 import Pkcs11KeyService, parse_uri
+
+        return Pkcs11KeyService(directory, parse_uri(self.kms), self.pin)
+
+
 class KeyRing:
     """All keys of an instance, over a `KeyService`. Nothing is kept here that a rotation would make stale."""
 
@@ -30,20 +60,23 @@ class KeyRing:
         return "KeyRing()"
 
     @classmethod
-    def create(cls, directory: Path) -> KeyRing:
+    def create(cls, directory: Path, access: KeyAccess | None = None) -> KeyRing:
         """Make new keys in `directory`, which is created (0700) or must be empty.
 
-        Raises: KeyRingError: the directory holds something already, or cannot be written.
+        Args:
+            access: where the keys themselves shall be; by default in files of this directory.
+        Raises: KeyRingError: the directory holds something already, or cannot be written; the token does not open.
         """
-        return cls(FileKeyService.create(directory))
+        return cls((access or KeyAccess()).create(directory))
 
     @classmethod
-    def load(cls, directory: Path) -> KeyRing:
+    def load(cls, directory: Path, access: KeyAccess | None = None) -> KeyRing:
         """The keys of `directory`, each read once to see that it is whole.
 
-        Raises: KeyRingError: a file is missing, damaged, of the wrong kind, or accessible to others.
+        Raises: KeyRingError: a file is missing, damaged, of the wrong kind, or accessible to others; the token does not
+            open.
         """
-        service = FileKeyService(directory)
+        service = (access or KeyAccess()).open(directory)
         service.describe()
         return cls(service)
 
