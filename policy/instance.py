@@ -4,6 +4,7 @@
       instance.json         name, origin of the log, version of this layout
       keys/                 policy.keys
       log/                  policy.log, tlog-tiles
+      policies/             policy.archive: every policy text that ever decided here
       pki/                  the private certificate authority (made by watermark.credentials)
       permits.sqlite3       the worker's ledger of redeemed permits
 
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from policy.archive import PolicyArchive
 from policy.canonical import canonical_json, sha256_hex
 from policy.decision import PolicyEngine
 from policy.errors import InstanceError
@@ -46,6 +48,7 @@ class Instance:
     keys: KeyRing = field(repr=False)
     log: Log = field(repr=False)
     engine: PolicyEngine = field(repr=False)
+    archive: PolicyArchive = field(repr=False)
     gate: Gate = field(repr=False)
 
     @classmethod
@@ -109,7 +112,9 @@ class Instance:
         keys = KeyRing.load(home / "keys")
         log = Log.open(home / "log", keys.log_key, origin, now=now)
         engine = PolicyEngine.load(policies)
-        return cls(home, name, origin, keys, log, engine, Gate(engine, log, keys, now))
+        archive = PolicyArchive(home / "policies")
+        archive.keep(engine)
+        return cls(home, name, origin, keys, log, engine, archive, Gate(engine, log, keys, now))
 
     @property
     def ledger_path(self) -> Path:
