@@ -8,35 +8,31 @@ On disk, below one directory (0700, files 0600)::
     root.pem root.key                    trust anchor; the key may leave the machine
     intermediate.pem intermediate.key    issues leaves
     leaf.pem                             the claim signer in force: replacing this one file is the rotation
-    leaf-<key id>.key                    its private key; absent where a key service holds it
+    leaf-<kid>.key                    its private key; absent where a key service holds it
     tsa.pem tsa.key                      the embedded time-stamp authority
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-from policy.kms import SigningKey
+from policy.kms import LocalSigningKey, SigningKey, as_signing_key, public_kid
 from watermark.errors import AuthorityError, SigningError
 
 C2PA_CLAIM_SIGNING = ObjectIdentifier("1.3.6.1.4.1.62558.2.1")
@@ -50,31 +46,6 @@ Clock = Callable[[], dt.datetime]
 def utc_now() -> dt.datetime:
     """The clock of the machine."""
     return dt.datetime.now(dt.UTC)
-
-
-class LocalKey:
-    """A P-256 key in this process, in the form of `policy.kms.SigningKey`.
-
-    Attributes:
-        kid: first 16 hexadecimal digits of the SHA-256 of its SubjectPublicKeyInfo.
-    """
-
-    algorithm: Literal["Ed25519", "ES256"] = "ES256"
-
-    def __init__(self, private_key: ec.EllipticCurvePrivateKey) -> None:
-        self._private_key = private_key
-        self.public_key = private_key.public_key()
-        self.kid = key_id(self.public_key)
-
-    def sign(self, message: bytes) -> bytes:
-        """ES256 over `message`: r and s, 32 bytes each (RFC 9053 §2.1)."""
-        r, s = decode_dss_signature(self._private_key.sign(message, ec.ECDSA(hashes.SHA256())))
-        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-
-
-def key_id(public_key: ec.EllipticCurvePublicKey) -> str:
-    """Sixteen hexadecimal digits that name a public key."""
-    return hashlib.sha256(public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()[:16]
 
 
 # ---- issuing ---------------------------------------------------------------------------------------------------------
@@ -336,7 +307,7 @@ class SigningAuthority:
         leaf = load_certificate(self._directory / "leaf.pem")
         if leaf == self._leaf:
             return self
-        held = None if isinstance(self._leaf_key, LocalKey) else self._leaf_key
+        held = None if isinstance(self._leaf_key, LocalSigningKey) else self._leaf_key
         newer = SigningAuthority.load(self._directory, now=self._now, key=held)
         return newer.with_time_stamps(self.tsa_url, self.trust_pem.removeprefix(self.root_pem))
 
@@ -402,7 +373,7 @@ def _leaf_in_force(directory: Path, key: SigningKey | None) -> tuple[x509.Certif
         if not isinstance(public_key, ec.EllipticCurvePublicKey):
             raise AuthorityError("The leaf certificate is not over a P-256 key.")
         try:
-            key = LocalKey(load_private_key(directory / f"leaf-{key_id(public_key)}.key"))
+            key = as_signing_key(load_private_key(directory / f"leaf-{public_kid(public_key)}.key"))
         except AuthorityError:
             newer = load_certificate(directory / "leaf.pem")
             if newer == leaf:
@@ -425,7 +396,7 @@ def _put_leaf(
     public_key = private.public_key() if private is not None else key.public_key if key is not None else None
     if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, ec.SECP256R1):
         raise AuthorityError("Manifests are signed with ES256: the key service must hold a P-256 key for it.")
-    kept = f"leaf-{key_id(public_key)}.key"
+    kept = f"leaf-{public_kid(public_key)}.key"
     if private is not None:
         write_private(directory / kept, _key_pem(private))
     leaf = _certify(

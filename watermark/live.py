@@ -23,7 +23,8 @@ import cbor2
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from watermark.authority import LocalKey, SigningAuthority
+from policy.kms import as_signing_key
+from watermark.authority import SigningAuthority
 from watermark.boxes import (
     Box,
     Superbox,
@@ -134,7 +135,8 @@ class LiveSigner:
     ) -> None:
         authority.check_can_sign()
         self._authority, self._spec, self._dialect = authority, spec, dialect
-        self._key = LocalKey(ec.generate_private_key(ec.SECP256R1()))
+        private_key = ec.generate_private_key(ec.SECP256R1())
+        self._key, self._public_key = as_signing_key(private_key), private_key.public_key()
         self._kid = secrets.token_bytes(16)
         self._created_at = authority.now().replace(microsecond=0)
         left_s = int((authority.expires_at - self._created_at).total_seconds())
@@ -281,7 +283,7 @@ class LiveSigner:
         is_detached = self._dialect.is_binding_detached
         binding = sign1(self._key.sign, encode(leaf) if is_detached else leaf, is_detached=is_detached)
         return {
-            "key": public_cose_key(self._key.public_key, self._kid),
+            "key": public_cose_key(self._public_key, self._kid),
             "minSequenceNumber": 1,
             "createdAt": cbor2.CBORTag(0, f"{self._created_at:%Y-%m-%dT%H:%M:%SZ}"),
             "validityPeriod": self._validity_s,

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ObjectIdentifier
 
-from watermark.authority import LocalKey
+from policy.kms import as_signing_key
 from watermark.credentials import (
     COMPOSITE_SOURCE_TYPE,
     SOFT_BINDING_ALGORITHM,
@@ -246,7 +246,7 @@ def test_a_failing_key_service_delivers_nothing(
     broken = Unreachable(
         root_pem=authority.root_pem,
         chain_pem=authority.chain_pem,
-        leaf_key=LocalKey(ec.generate_private_key(ec.SECP256R1())),
+        leaf_key=as_signing_key(ec.generate_private_key(ec.SECP256R1())),
         now=lambda: dt.datetime.now(dt.UTC),
     )
     with pytest.raises(SigningError):
@@ -260,7 +260,7 @@ def test_a_wrong_key_delivers_nothing(
     wrong = SigningAuthority(
         root_pem=authority.root_pem,
         chain_pem=authority.chain_pem,
-        leaf_key=LocalKey(ec.generate_private_key(ec.SECP256R1())),
+        leaf_key=as_signing_key(ec.generate_private_key(ec.SECP256R1())),
         now=lambda: dt.datetime.now(dt.UTC),
     )
     with pytest.raises(SigningError):
