@@ -285,3 +285,15 @@ class Invitation(Base):
     used_at: Mapped[float | None] = mapped_column(Float, default=None)
     challenge: Mapped[bytes | None] = mapped_column(LargeBinary, default=None)  # for the passkey, given out last
     log_index: Mapped[int] = mapped_column(Integer)
+
+
+class Reveal(Base):
+    """Somebody looked behind a pseudonym of the log: who, behind which, and why. The log holds the hash of the reason."""
+
+    __tablename__ = "reveals"
+    log_index: Mapped[int] = mapped_column(Integer, primary_key=True)
+    pseudonym: Mapped[str] = mapped_column(String(80), index=True)
+    account_id: Mapped[str | None] = mapped_column(String(200), default=None)
+    by_client: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[float] = mapped_column(Float)
