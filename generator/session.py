@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,11 +19,13 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from threadpoolctl import threadpool_limits
 
+from generator.controls import MotionControls
 from generator.errors import GrantMismatchError
-from generator.motion import MotionControls, MotionModel
+from generator.motion import MotionModel
 from generator.portrait import Portrait, prepare
 from generator.renderer import Renderer
 from policy.evidence import LogEvidence, verify_evidence
+from policy.kms import Retirement
 from policy.permit import Permit, PermitLedger, PermitVerifier
 from watermark.credentials import Ingredient, ManifestSpec, SigningAuthority
 from watermark.mark import Produced, produce
@@ -64,11 +66,11 @@ class RenderWorker:
 
     Args:
         name: permits must be made out to it.
-        permit_public: the gateway's permit key.
+        permit_public: the gateway's permit key; `permit_retired`: those before it, which count for a minute.
         ledger_path: the durable memory of redeemed permits.
         watermark_key: 32 bytes.
         authority: signs the manifests.
-        log_public: key of the log in which decisions must be.
+        log_publics: keys of the log in which decisions must be: the current one and those before it.
         now: Unix time in seconds.
     """
 
@@ -79,14 +81,15 @@ class RenderWorker:
         ledger_path: Path,
         watermark_key: bytes,
         authority: SigningAuthority,
-        log_public: Ed25519PublicKey,
+        log_publics: Ed25519PublicKey | Sequence[Ed25519PublicKey],
         *,
+        permit_retired: Sequence[Retirement] = (),
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._verifier = PermitVerifier(permit_public, name, PermitLedger(ledger_path), now)
+        self._verifier = PermitVerifier(permit_public, name, PermitLedger(ledger_path), now, retired=permit_retired)
         self._watermark_key = watermark_key
         self._authority = authority
-        self._log_public = log_public
+        self._log_publics = log_publics
         self._motion = MotionModel.load()
         self._portraits: OrderedDict[bytes, Portrait] = OrderedDict()
         self._lock = threading.Lock()
@@ -138,7 +141,7 @@ class RenderWorker:
         """
         # (1) the decision is in the log
         proof = LogEvidence.from_json(evidence)
-        verify_evidence(proof, self._log_public)
+        verify_evidence(proof, self._log_publics)
         # (2) the permit is genuine, ours, fresh, for these inputs, and spent from here on
         grant = self._verifier.redeem(permit_token, portrait=portrait, speech=speech, controls=controls)
         # (3) it speaks of that decision and of that consent

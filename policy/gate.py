@@ -9,6 +9,7 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 from policy.canonical import canonical_json, sha256_hex
@@ -23,6 +24,8 @@ from policy.permit import MAX_PERMIT_LIFETIME_S, Permit, issue_permit
 __all__ = ["DECISION_KIND", "Gate", "Ruling", "replay"]
 
 DECISION_KIND: Final = "decision"
+CLOCK_ACCEPTED_KIND: Final = "clock.accepted"
+_ENTRIES_TO_LOOK_AT: Final = 256
 MAX_RULING_AGE_S: Final = 60
 """A ruling is good for a permit this long; later the facts may have changed and must be judged again."""
 
@@ -55,6 +58,7 @@ class Gate:
         self._now = now
         self._lock = threading.Lock()
         self._used: dict[int, float] = {}
+        self._latest_s = latest_time_s(log)
 
     def rule(self, request: RenderRequest, facts: Facts) -> Ruling:
         """Decide, and log the decision durably, refusals too.
@@ -62,8 +66,12 @@ class Gate:
         Returns: the ruling; look at `decision.allowed`, and at `decision.reasons` for all that stands in the way.
         Raises: LogError: it could not be logged, so nothing may be released.
         """
-        # (1) the time is the gate's, whatever the caller believes
-        facts = replace(facts, now=int(self._now()))
+        # (1) the time is the gate's, whatever the caller believes; and how far it lies behind what was seen before
+        now = self._now()
+        with self._lock:
+            self._latest_s = max(self._latest_s, now)
+            clock_back_s = int(self._latest_s - now)
+        facts = replace(facts, now=int(now), clock_back_s=clock_back_s)
         # (2) decide on exactly what will be logged
         logged_request = request.pseudonymised(self._pseudonym)
         logged_facts = facts.pseudonymised(self._pseudonym)
@@ -154,7 +162,7 @@ class Gate:
             ruling.facts.pseudonymised(self._pseudonym),
         )
         try:
-            verify_evidence(ruling.evidence, self._keys.log_public, origin=self.log.origin)
+            verify_evidence(ruling.evidence, self._keys.log_publics, origin=self.log.origin)
             entry = self.log.entry(ruling.evidence.index)
         except (LogError, AttributeError) as exc:
             raise PermitRefusedError("The log does not prove this decision, so there is no permit.") from exc
@@ -163,12 +171,36 @@ class Gate:
         if entry["kind"] != DECISION_KIND or canonical_json(entry["body"]) != canonical_json(expected):
             raise PermitRefusedError("The log holds another decision than this one, so there is no permit.")
 
+    def accept_clock(self) -> LogEvidence:
+        """Trust the clock as it is now, although it was later before: for an operator who has set it right.
+
+        Raises: LogError.
+        """
+        with self._lock:
+            behind_s, self._latest_s = int(self._latest_s - self._now()), self._now()
+        return self.log.append(CLOCK_ACCEPTED_KIND, {"behind_s": behind_s})
+
     def _use_once(self, index: int, now: float) -> None:
         with self._lock:
             if index in self._used:
                 raise PermitRefusedError("This decision has led to a permit already; ask again for another render.")
             self._used = {each: at for each, at in self._used.items() if now - at <= 2 * MAX_RULING_AGE_S}
             self._used[index] = now
+
+
+def latest_time_s(log: Log) -> float:
+    """The latest time, in Unix seconds, of the newest entries: those after the operator last accepted the clock."""
+    latest_s = 0.0
+    for entry in reversed(log.entries(max(0, log.size - _ENTRIES_TO_LOOK_AT), _ENTRIES_TO_LOOK_AT)):
+        if entry["kind"] == CLOCK_ACCEPTED_KIND:
+            return max(latest_s, entry_time_s(entry))
+        latest_s = max(latest_s, entry_time_s(entry))
+    return latest_s
+
+
+def entry_time_s(entry: dict[str, Any]) -> float:
+    """Time of an entry in Unix seconds."""
+    return datetime.fromisoformat(entry["time"]).timestamp()
 
 
 def _decision_body(decision: Decision, request: RenderRequest, facts: Facts) -> dict[str, Any]:

@@ -19,7 +19,8 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -42,6 +43,7 @@ from policy.kms import (
     LocalSigningKey,
     PrivateKey,
     PublicKey,
+    Retirement,
     Rotation,
     SigningKey,
     as_signing_key,
@@ -64,12 +66,13 @@ _SECRET_NAMES: Final = (*WRAPPING_KEYS, *SECRETS)
 class FileKeyService:
     """A `KeyService` over one directory. Make one with `FileKeyService.create`; open it by its constructor."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, now: Callable[[], float] = time.time) -> None:
         """Open. Raises: KeyRingError: no such directory, or others may look into it."""
         if not directory.is_dir():
             raise KeyRingError("There is no key directory here; run `placet init` first.")
         self.directory = directory
         refuse_shared(directory)
+        self._now = now
         self._loaded: dict[Path, tuple[tuple[int, int, int], Any]] = {}
         self._finish_rotations()
 
@@ -81,11 +84,11 @@ class FileKeyService:
         """
         prepare_directory(directory)
         try:
-            public: dict[str, list[PublicKey]] = {}
+            public: dict[str, list[Retirement]] = {}
             for name, algorithm in SIGNING_KEYS.items():
                 key = new_private_key(algorithm)
                 write_atomically(directory / f"{name}.pem", _to_pem(key), mode=0o600)
-                public[name] = [key.public_key()]
+                public[name] = [Retirement(key.public_key(), 0.0)]
             for name in _SECRET_NAMES:
                 write_atomically(directory / f"{name}.key", random_secret(), mode=0o600)
             write_public_keys(directory, public)
@@ -107,8 +110,12 @@ class FileKeyService:
 
     def retired(self, name: str) -> tuple[PublicKey, ...]:
         """See `KeyService.retired`."""
+        return tuple(each.public_key for each in self.retirements(name))
+
+    def retirements(self, name: str) -> tuple[Retirement, ...]:
+        """See `KeyService.retirements`."""
         current = self.signing_key(name).kid
-        return tuple(key for key in self._public().get(name, ()) if public_kid(key) != current)
+        return tuple(each for each in self._public().get(name, ()) if public_kid(each.public_key) != current)
 
     def secrets(self, name: str) -> tuple[bytes, ...]:
         """See `KeyService.secrets`; of wrapping keys too, for this package alone."""
@@ -176,10 +183,9 @@ class FileKeyService:
             hand_over(old, new)
         # (3) the public halves: from here on the rotation will be finished, whatever happens
         public = {each: list(keys) for each, keys in self._public().items()}
-        before = [key for key in public.get(name, []) if public_kid(key) != new.kid]
-        if not any(public_kid(key) == old.kid for key in before):
-            before.insert(0, old.public_key)
-        write_public_keys(self.directory, public | {name: [new.public_key, *before]})
+        before = [each for each in public.get(name, []) if public_kid(each.public_key) != old.kid]
+        retired = Retirement(old.public_key, self._now())
+        write_public_keys(self.directory, public | {name: [Retirement(new.public_key, 0.0), retired, *before]})
         # (4) the new key is current, the old private key is gone
         self._finish(pending, self.directory / f"{name}.pem")
         return Rotation(name, old.kid, new.kid)
@@ -201,7 +207,11 @@ class FileKeyService:
                 continue
             with key_directory_locked(self.directory):
                 newest = self._public().get(name, ())[:1]
-                if pending.exists() and newest and public_kid(newest[0]) == self._read(pending, _signing_key).kid:
+                if (
+                    pending.exists()
+                    and newest
+                    and public_kid(newest[0].public_key) == self._read(pending, _signing_key).kid
+                ):
                     self._finish(pending, self.directory / f"{name}.pem")
 
     def _finish(self, pending: Path, path: Path) -> None:
@@ -211,16 +221,16 @@ class FileKeyService:
 
     # ---- files
 
-    def _public(self) -> dict[str, tuple[PublicKey, ...]]:
+    def _public(self) -> dict[str, tuple[Retirement, ...]]:
         """All public keys, newest first."""
         path = self.directory / PUBLIC_FILE
         if not path.exists():  # written by a version that knew no rotation
             return {
-                name: (self.signing_key(name).public_key,)
+                name: (Retirement(self.signing_key(name).public_key, 0.0),)
                 for name in SIGNING_KEYS
                 if (self.directory / f"{name}.pem").exists()
             }
-        public: dict[str, tuple[PublicKey, ...]] = self._read(path, _parse_public_keys)
+        public: dict[str, tuple[Retirement, ...]] = self._read(path, _parse_public_keys)
         return public
 
     def _retired_files(self, name: str) -> list[Path]:
@@ -257,11 +267,17 @@ def prepare_directory(directory: Path) -> None:
         raise _unwritable(exc) from exc
 
 
-def write_public_keys(directory: Path, public: dict[str, list[PublicKey]]) -> None:
-    """Write `public.json`. Raises: OSError."""
+def write_public_keys(directory: Path, public: dict[str, list[Retirement]]) -> None:
+    """Write `public.json`: all public halves, the current ones first. Raises: OSError."""
     content = {
         "v": 1,
-        "keys": {name: [base64.b64encode(public_der(key)).decode() for key in keys] for name, keys in public.items()},
+        "keys": {
+            name: [
+                {"public": base64.b64encode(public_der(each.public_key)).decode(), "retired_at": int(each.at_s)}
+                for each in keys
+            ]
+            for name, keys in public.items()
+        },
     }
     write_atomically(directory / PUBLIC_FILE, canonical_json(content), mode=0o600)
 
@@ -316,12 +332,15 @@ def _secret(path: Path, data: bytes) -> bytes:
     return data
 
 
-def _parse_public_keys(path: Path, data: bytes) -> dict[str, tuple[PublicKey, ...]]:
+def _parse_public_keys(path: Path, data: bytes) -> dict[str, tuple[Retirement, ...]]:
     try:
         entries = json.loads(data)["keys"]
         return {
-            str(name): tuple(_public_key(base64.b64decode(der, validate=True)) for der in ders)
-            for name, ders in entries.items()
+            str(name): tuple(
+                Retirement(_public_key(base64.b64decode(key["public"], validate=True)), float(key["retired_at"]))
+                for key in keys
+            )
+            for name, keys in entries.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as exc:
         raise KeyRingError(f"{path.name} is damaged; restore it from the backup.") from exc

@@ -155,6 +155,11 @@ class KeyRing:
         """The wrapping key of subjects' keys, where the service gives it out."""
         return self.service.secrets("subject-wrap")[0]
 
+    def kids(self, *names: str) -> tuple[str, ...]:
+        """Names of the current keys, to see whether any was rotated."""
+        current = {info.name: info.kid for info in self.service.describe()}
+        return tuple(current[name] for name in names)
+
     def pseudonym(self, namespace: str, value: str) -> str:
         """The name under which `value` appears in the log: `namespace:` and 128 bits of HMAC-SHA-256.
 

@@ -89,6 +89,14 @@ class Rotation:
 
 
 @dataclass(frozen=True)
+class Retirement:
+    """A signing key of the past: its public half, and when it ceased to sign (Unix seconds)."""
+
+    public_key: PublicKey
+    at_s: float
+
+
+@dataclass(frozen=True)
 class KeyInfo:
     """One key of a service, for people and for the log: nothing in it is secret.
 
@@ -117,6 +125,10 @@ class KeyService(Protocol):
 
     def retired(self, name: str) -> tuple[PublicKey, ...]:
         """Public halves of the signing keys before the current one, newest first."""
+        ...
+
+    def retirements(self, name: str) -> tuple[Retirement, ...]:
+        """The same, with the time of each: for those who take the word of a retired key for a while only."""
         ...
 
     def secrets(self, name: str) -> tuple[bytes, ...]:

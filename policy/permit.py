@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
@@ -39,7 +40,7 @@ from policy.errors import (
     PermitWorkerError,
 )
 from policy.facts import controls_sha256
-from policy.kms import SigningKey
+from policy.kms import Retirement, SigningKey
 
 MAX_PERMIT_LIFETIME_S: Final = 60
 MAX_CLOCK_SKEW_S: Final = 5
@@ -234,15 +235,24 @@ class PermitVerifier:
 
     Args:
         public_key: the gateway's permit key.
+        retired: keys that it had before. What they signed counts until it must have expired, and not a second longer,
+            so that a key which was stolen is worth nothing a minute after its rotation.
         worker: the name of this worker; permits for others are refused.
         ledger: the durable memory of what was redeemed.
         now: Unix time in seconds.
     """
 
     def __init__(
-        self, public_key: ed25519.Ed25519PublicKey, worker: str, ledger: PermitLedger, now: Callable[[], float]
+        self,
+        public_key: ed25519.Ed25519PublicKey,
+        worker: str,
+        ledger: PermitLedger,
+        now: Callable[[], float],
+        *,
+        retired: Sequence[Retirement] = (),
     ) -> None:
         self._public_key = public_key
+        self._retired = tuple(retired)
         self._worker = worker
         self._ledger = ledger
         self._now = now
@@ -256,7 +266,7 @@ class PermitVerifier:
         Raises: PermitError, by its subclasses, each with its own code.
         """
         # (1)–(4) form, header, signature, fields
-        permit = read_permit(token, self._public_key)
+        permit = self._read(token)
         # (5) made out to this worker
         if permit.worker != self._worker:
             raise PermitWorkerError("This permit is made out to another worker; take it there.")
@@ -287,6 +297,18 @@ class PermitVerifier:
         # (8) single use, on disk before the grant exists
         self._ledger.spend(permit, now)
         return Grant(_SEAL, permit)
+
+    def _read(self, token: str) -> Permit:
+        try:
+            return read_permit(token, self._public_key)
+        except PermitSignatureError:
+            latest = max(self._now(), self._ledger.latest_s()) if self._retired else 0.0
+            for each in self._retired:
+                is_recent = latest <= each.at_s + MAX_PERMIT_LIFETIME_S + MAX_CLOCK_SKEW_S
+                if is_recent and isinstance(each.public_key, ed25519.Ed25519PublicKey):
+                    with contextlib.suppress(PermitSignatureError):
+                        return read_permit(token, each.public_key)
+            raise
 
 
 def read_permit(token: str, public_key: ed25519.Ed25519PublicKey) -> Permit:

@@ -24,9 +24,10 @@ import hashlib
 import json
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote
@@ -51,6 +52,7 @@ from policy.kms import (
     HandOver,
     KeyInfo,
     PublicKey,
+    Retirement,
     Rotation,
     SigningKey,
     check_name,
@@ -102,6 +104,7 @@ class _Entry:
 
     object_id: bytes
     public_key: PublicKey | None
+    retired_at: float = 0.0
 
     @property
     def kid(self) -> str:
@@ -128,7 +131,7 @@ class TokenSigningKey:
 class Pkcs11KeyService:
     """A `KeyService` over a token and a directory. Make with `Pkcs11KeyService.create`, open by the constructor."""
 
-    def __init__(self, directory: Path, address: TokenAddress, pin: str) -> None:
+    def __init__(self, directory: Path, address: TokenAddress, pin: str, now: Callable[[], float] = time.time) -> None:
         """Open the directory; the token is opened with the first use, in whichever process that is.
 
         Raises: KeyRingError: no keys of a token in this directory, or others may look into it.
@@ -137,6 +140,7 @@ class Pkcs11KeyService:
             raise KeyRingError("The keys of this instance are not in a token; set kms to what it was made with.")
         refuse_shared(directory)
         self.directory = directory
+        self._now = now
         self._token = _Token(address, pin)
         self._loaded: dict[Path, tuple[tuple[int, int], Any]] = {}
 
@@ -166,8 +170,13 @@ class Pkcs11KeyService:
 
     def retired(self, name: str) -> tuple[PublicKey, ...]:
         """See `KeyService.retired`."""
+        return tuple(each.public_key for each in self.retirements(name))
+
+    def retirements(self, name: str) -> tuple[Retirement, ...]:
+        """See `KeyService.retirements`."""
         check_name(name, "signing key", SIGNING_KEYS)
-        return tuple(each.public_key for each in self._index()[name][1:] if each.public_key is not None)
+        before = self._index()[name][1:]
+        return tuple(Retirement(each.public_key, each.retired_at) for each in before if each.public_key is not None)
 
     def secrets(self, name: str) -> tuple[bytes, ...]:
         """See `KeyService.secrets`. Raises: KeyRingError: also for wrapping keys, which do not leave the token."""
@@ -239,7 +248,8 @@ class Pkcs11KeyService:
         except BaseException:
             self._token.destroy(new)
             raise
-        _write_index(self.directory, index | {name: (new, *index[name])})
+        retired = replace(old, retired_at=self._now())
+        _write_index(self.directory, index | {name: (new, retired, *index[name][1:])})
         self._token.destroy(old)
         return Rotation(name, old.kid, new.kid)
 
@@ -409,6 +419,7 @@ def _write_index(directory: Path, index: _Index) -> None:
         name: [
             {
                 "id": entry.object_id.hex(),
+                "retired_at": int(entry.retired_at),
                 "public": None if entry.public_key is None else base64.b64encode(public_der(entry.public_key)).decode(),
             }
             for entry in entries
@@ -423,7 +434,11 @@ def _parse_index(data: bytes) -> _Index:
         keys = json.loads(data)["keys"]
         index = {
             name: tuple(
-                _Entry(bytes.fromhex(each["id"]), None if each["public"] is None else _from_der(each["public"]))
+                _Entry(
+                    bytes.fromhex(each["id"]),
+                    None if each["public"] is None else _from_der(each["public"]),
+                    float(each["retired_at"]),
+                )
                 for each in keys[name]
             )
             for name in (*SIGNING_KEYS, *_IN_TOKEN)
