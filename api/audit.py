@@ -1,6 +1,6 @@
 """The auditor's desk: search the log, repeat decisions, compare policies, look behind a pseudonym, hear alarms.
 
-It joins what `policy` keeps apart: the log (the truth), the index beside it, the archive of policy texts, the witnesses.
+It joins what `policy` keeps apart: the log, which is the truth, the index beside it, the policy texts, the witnesses.
 Looking behind a pseudonym breaks a glass: it asks for a reason, is an entry of the log before the answer is given, and
 is shown to the person whom it concerns.
 """

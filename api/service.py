@@ -11,7 +11,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cryptography.hazmat.primitives import serialization
+
 from api.applications import ApplicationBook
+from api.audit import AuditDesk
 from api.clients import ClientDirectory
 from api.consents import ConsentBook
 from api.console.session import BrowserSessions
@@ -20,23 +23,27 @@ from api.engine.intake import Intake
 from api.engine.renders import RenderEngine
 from api.engine.worker import Worker
 from api.enrolment import Enrolment
+from api.erasure import Eraser
 from api.errors import ConflictError
+from api.faces import FaceGallery
 from api.invitations import InvitationBook
 from api.limits import RateLimiter, RejectionLog, network_of
 from api.metrics import Metrics
 from api.oauth.codes import CodeBook
 from api.oauth.dpop import ProofBook
+from api.oauth.issuers import OutsideIssuer
 from api.oauth.keys import TokenKeys
 from api.oauth.resource import AccessTokenValidator, BearerScheme, DPoPScheme, OwnIssuer
 from api.oauth.server import EmbeddedServer
 from api.passkeys import PasskeyBook, relying_party
+from api.pseudonyms import SubjectPseudonyms
 from api.settings import Settings
 from api.storage.blobs import BlobStore
 from api.storage.database import Database
 from api.storage.spent import SpentIds
 from api.witnessing import WitnessAddress, Witnessing
 from policy.instance import Instance
-from watermark.credentials import SigningAuthority
+from watermark.authority import load_certificate
 
 logger = logging.getLogger("placet.service")
 
@@ -54,10 +61,11 @@ class Service:
         self.now = now
         self.issuer = settings.base_url
         self.database = Database.open(settings.database_path)
-        self.instance = Instance.open(settings.home, now=now)
+        self.instance = Instance.open(settings.home, policies=settings.policies, access=settings.key_access, now=now)
         self.keys = self.instance.keys
         self.log = self.instance.log
         self.gate = self.instance.gate
+        self.gate.use_pseudonyms(SubjectPseudonyms(self.database, self.keys))
         self.blobs = BlobStore(settings.blobs_dir)
         self.metrics = Metrics()
         self.spent = SpentIds(self.database, now)
@@ -72,7 +80,7 @@ class Service:
         token_keys = TokenKeys(self.keys.service)
         proofs = ProofBook(self.spent, now, lifetime_s=settings.proof_lifetime_s, leeway_s=settings.clock_leeway_s)
         self.tokens = AccessTokenValidator(
-            issuers=(OwnIssuer(self.issuer, token_keys),),
+            issuers=(OwnIssuer(self.issuer, token_keys), *self._outside_issuers()),
             spent=self.spent,
             is_live=self.clients.is_live,
             now=now,
@@ -95,7 +103,7 @@ class Service:
             lifetime_s=settings.token_lifetime_s,
             leeway_s=settings.clock_leeway_s,
         )
-        self.trust_roots_pem = trust_roots_pem(self.instance.pki)
+        self.trust_roots_pem = trust_roots_pem(self.instance.pki, settings)
         self.intake = Intake(settings)
         self.worker = Worker(settings, self.instance)
         self.examiner = Examiner(settings, self.keys, self.trust_roots_pem)
@@ -114,12 +122,15 @@ class Service:
             self.database, self.gate, self.passkeys, now, lifetime_s=settings.invitation_lifetime_s
         )
         self.consents = ConsentBook(self.database, self.gate, self.passkeys, self.clients.display_name, now)
+        self.faces = FaceGallery(self.database, self.keys)
         self.enrolment = Enrolment(
             database=self.database,
             blobs=self.blobs,
             gate=self.gate,
             keys=self.keys,
             clients=self.clients,
+            passkeys=self.passkeys,
+            faces=self.faces,
             intake=self.intake,
             worker=self.worker,
             now=now,
@@ -133,6 +144,14 @@ class Service:
             now=now,
             timeout_s=settings.witness_timeout_s,
             interval_s=settings.witness_interval_s,
+        )
+        self.erasure = Eraser(self.database, self.blobs, self.gate, self.consents, now)
+        self.audit = AuditDesk(
+            self.instance,
+            now=now,
+            database=self.database,
+            witnessing=self.witnessing,
+            max_lag_s=settings.witness_lag_alarm_s,
         )
         self.renders = RenderEngine(self)
         self._lock: int | None = None
@@ -155,11 +174,13 @@ class Service:
     def close(self) -> None:
         """Stop the engine and let go of the files. What was running is closed as interrupted at the next start."""
         self.renders.stop()
-        for process in (self.worker.process, self.examiner.process, self.intake.process):
+        self.worker.close()
+        for process in (self.examiner.process, self.intake.process):
             process.close()
         self.renders.join(10.0)
         self.rejections.close()
         self.witnessing.close()
+        self.audit.close()
         self.database.close()
         if self._lock is not None:
             os.close(self._lock)
@@ -175,6 +196,17 @@ class Service:
         network = network_of(address)
         pseudonym = self.gate.pseudonym("address", network) if network else ""
         return self.rejections.note(code, client=client, endpoint=endpoint, address=pseudonym)
+
+    def _outside_issuers(self) -> list[OutsideIssuer]:
+        return [
+            OutsideIssuer(
+                config,
+                own_issuer=self.issuer,
+                find_client=self.clients.external_client,
+                vetted=self.clients.scopes_and_org,
+            )
+            for config in self.settings.external_issuers
+        ]
 
     def _prewarm(self) -> None:
         for process in (self.intake.process, self.worker.process, self.examiner.process):
@@ -195,7 +227,7 @@ def take_home(home: Path) -> int:
     return descriptor
 
 
-def trust_roots_pem(pki_dir: Path) -> bytes:
-    """Roots that a C2PA signature must lead to, to be called trusted."""
-    root = SigningAuthority.load(pki_dir).root_pem
-    return root if isinstance(root, bytes) else root.encode()
+def trust_roots_pem(pki_dir: Path, settings: Settings) -> bytes:
+    """Roots that a C2PA signature or time stamp must lead to, to be called trusted."""
+    root = load_certificate(pki_dir / "root.pem").public_bytes(serialization.Encoding.PEM)
+    return root + (settings.tsa_roots.read_bytes() if settings.tsa_roots is not None else b"")

@@ -288,7 +288,7 @@ class Invitation(Base):
 
 
 class Reveal(Base):
-    """Somebody looked behind a pseudonym of the log: who, behind which, and why. The log holds the hash of the reason."""
+    """Somebody looked behind a pseudonym of the log, and why. The log holds the hash of the reason."""
 
     __tablename__ = "reveals"
     log_index: Mapped[int] = mapped_column(Integer, primary_key=True)
