@@ -7,11 +7,14 @@ take the same object, so that a test builds `Settings(home=...)` and touches no 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from api.oauth.trust import ExternalIssuer
+from policy.keys import KeyAccess
 
 MIB = 1024 * 1024
 
@@ -45,6 +48,11 @@ class Settings(BaseSettings):
     session_lifetime_s: Seconds = Field(default=12 * 3600.0, description="A browser session ends after so long anyway.")
     invitation_lifetime_s: Seconds = Field(
         default=24 * 3600.0, description="Lifetime of the one-time link that lets a member of staff make a passkey."
+    )
+
+    external_issuers: tuple[ExternalIssuer, ...] = Field(
+        default=(),
+        description="Outside issuers of access tokens, a JSON list; see `api.oauth.trust`. None is trusted by default.",
     )
 
     # -- how often
@@ -100,6 +108,42 @@ class Settings(BaseSettings):
     witness_interval_s: Seconds = Field(default=1.0, description="How often new entries are shown to the witnesses.")
     witness_lag_alarm_s: Seconds = Field(default=60.0, description="Lag of the witnesses that raises an alarm.")
 
+    # -- keys and rules
+    kms: str = Field(
+        default="file",
+        description="Where the keys are: `file` (in HOME/keys), or a PKCS #11 URI such as "
+        "`pkcs11:token=placet?module-path=/usr/lib/softhsm/libsofthsm2.so`.",
+    )
+    kms_pin: SecretStr = Field(default=SecretStr(""), description="PIN of the token; better given as a file.")
+    kms_pin_file: Path | None = Field(default=None, description="File that holds the PIN of the token.")
+    policies: Path | None = Field(
+        default=None, description="Directory with the operator's own Cedar files; by default those that ship."
+    )
+    weights: Literal["packaged", "sealed"] = Field(
+        default="packaged",
+        description="Weights of the generator: as packaged, or only as sealed for this instance "
+        "(`placet models seal`).",
+    )
+
+    # -- marks
+    tsa_url: str = Field(
+        default="embedded",
+        description="RFC 3161 time-stamp authority for manifests: `embedded` (the instance's own), a URL, or empty for "
+        "none. Where it is set, nothing is delivered without a stamp.",
+    )
+    tsa_roots: Path | None = Field(
+        default=None,
+        description="PEM file with the issuing certificates of a time-stamp authority of somebody else. Never a root "
+        "that issues signing certificates too: what is in here is trusted for both.",
+    )
+
+    @field_validator("tsa_url")
+    @classmethod
+    def _tsa_url_is_one(cls, value: str) -> str:
+        if value not in {"", "embedded"} and urlsplit(value).scheme not in {"http", "https"}:
+            raise ValueError("tsa_url is empty, “embedded”, or an http(s) URL")
+        return value
+
     @field_validator("issuer")
     @classmethod
     def _issuer_is_a_base_url(cls, value: str) -> str:
@@ -112,6 +156,12 @@ class Settings(BaseSettings):
         if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "localhost", "::1"}:
             raise ValueError("issuer must use https unless it is on this machine")
         return value.rstrip("/")
+
+    @property
+    def key_access(self) -> KeyAccess:
+        """How the keys are reached. Raises: OSError: the file with the PIN cannot be read."""
+        pin = self.kms_pin.get_secret_value()
+        return KeyAccess(self.kms, pin if self.kms_pin_file is None else self.kms_pin_file.read_text().strip())
 
     @property
     def rates_per_minute(self) -> dict[str, int]:

@@ -29,7 +29,7 @@ from policy.decision import PolicyEngine
 from policy.errors import InstanceError
 from policy.files import fsync_directory, write_atomically
 from policy.gate import Gate
-from policy.keys import KeyRing, public_key_bytes
+from policy.keys import KeyAccess, KeyRing, public_key_bytes
 from policy.log import Log
 
 LAYOUT_VERSION: Final = 1
@@ -52,11 +52,14 @@ class Instance:
     gate: Gate = field(repr=False)
 
     @classmethod
-    def create(cls, home: Path, name: str, *, now: Callable[[], float] = time.time) -> Instance:
+    def create(
+        cls, home: Path, name: str, *, access: KeyAccess | None = None, now: Callable[[], float] = time.time
+    ) -> Instance:
         """Make a new instance in `home`, which must not exist or be empty.
 
         Args:
             name: lower-case letters, digits and hyphens; part of the log's origin.
+            access: where its keys shall be; by default in files of `home`.
         Raises: InstanceError: there is something already, or it cannot be written. KeyRingError, LogError.
         """
         if not _NAME.fullmatch(name):
@@ -71,7 +74,7 @@ class Instance:
         except OSError as exc:
             raise InstanceError(f"The instance directory cannot be made ({exc.strerror}).") from exc
         try:
-            keys = KeyRing.create(draft / "keys")
+            keys = KeyRing.create(draft / "keys", access)
             log = Log.create(draft / "log", keys.log_key, origin, now=now)
             log.append(
                 CREATED_KIND,
@@ -90,13 +93,21 @@ class Instance:
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
-        return cls.open(home, now=now)
+        return cls.open(home, access=access, now=now)
 
     @classmethod
-    def open(cls, home: Path, *, policies: Path | None = None, now: Callable[[], float] = time.time) -> Instance:
+    def open(
+        cls,
+        home: Path,
+        *,
+        policies: Path | None = None,
+        access: KeyAccess | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> Instance:
         """Open the instance in `home`.
 
         Args:
+            access: where its keys are; by default in files of `home`.
             policies: a directory with the operator's own Cedar files; by default those that ship.
         Raises: InstanceError: no instance here, or of another layout. KeyRingError, LogError, PolicySetError.
         """
@@ -109,7 +120,7 @@ class Instance:
             raise InstanceError(f"{_INSTANCE_FILE} is damaged; restore it from the backup.") from exc
         if layout != LAYOUT_VERSION:
             raise InstanceError(f"This instance has layout {layout!r}; this version reads layout {LAYOUT_VERSION}.")
-        keys = KeyRing.load(home / "keys")
+        keys = KeyRing.load(home / "keys", access)
         log = Log.open(home / "log", keys.log_key, origin, now=now)
         engine = PolicyEngine.load(policies)
         archive = PolicyArchive(home / "policies")
