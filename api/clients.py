@@ -216,6 +216,11 @@ class ClientDirectory:
             query = select(Client.client_id).where(Client.external == external_name(issuer, client_id))
             return session.scalar(query)
 
+    def scopes_and_org(self, client_id: str) -> tuple[frozenset[str], str]:
+        """What a client was vetted for, and whose it is. Raises NotFoundError."""
+        client = self.find(client_id)
+        return frozenset(client.scopes), client.org
+
     def may_redirect(self, client_id: str) -> tuple[tuple[str, ...], frozenset[str]] | None:
         """Redirect URIs and scopes of a live client, for the authorization endpoint."""
         client = self.oauth_client(client_id)

@@ -21,7 +21,7 @@ from joserfc.jwk import ECKey, KeySet, OKPKey, RSAKey, import_key
 MAX_JWT_CHARS: Final = 8192
 _PUBLIC_MEMBERS: Final = ("kty", "crv", "x", "y")
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-_JWT_FAULTS: Final = (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
+JWT_FAULTS: Final = (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 
 
 class UnreadableJwtError(ValueError):
@@ -67,7 +67,7 @@ def verified_claims(compact: str, keys: KeySet | ECKey | OKPKey | RSAKey, algori
     unverified_jwt(compact)
     try:
         claims = jwt.decode(compact, keys, algorithms=list(algorithms)).claims
-    except _JWT_FAULTS as exc:
+    except JWT_FAULTS as exc:
         raise UnreadableJwtError("The signature of the JWT does not verify.") from exc
     if not isinstance(claims, dict):
         raise UnreadableJwtError("The claims of the JWT are not an object.")
@@ -91,7 +91,7 @@ def public_key_of(unverified_jwk: object) -> ECKey | OKPKey:
         if not isinstance(key, ECKey | OKPKey) or key.curve_name not in {"P-256", "Ed25519"}:
             raise UnreadableJwtError("Keys are P-256 or Ed25519 here.")
         key.get_op_key("verify")  # the point must be on the curve
-    except _JWT_FAULTS as exc:
+    except JWT_FAULTS as exc:
         raise UnreadableJwtError("The JWK cannot be read: send a P-256 or Ed25519 public key.") from exc
     return key
 
