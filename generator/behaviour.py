@@ -11,8 +11,8 @@ What the numbers rest on:
 - Saccades: duration 21 ms + 2.2 ms per degree (Carpenter, "Movements of the eyes", 1988); the eyes keep their target
   while the head moves (vestibulo-ocular reflex).
 - Head: accents go with nods (Graf et al. 2002, "Visual prosody"), most of the power lies below 0.5 Hz.
-
-Amplitudes are kept low, for a renderer that warps a single photograph.
+- How much of everything: distributions of head pose, speed, spectrum, blinks, gaze shifts, brows and smiles measured on
+  published talking faces (`NOTES.md`, "Natural motion").
 """
 
 from __future__ import annotations
@@ -23,33 +23,47 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-# Bounds of the head's turn at `head_motion` up to 1, in degrees: yaw, pitch, roll.
-POSE_LIMITS_DEG: Final = (6.0, 4.0, 3.0)
-_POSE_SPREAD_DEG: Final = (2.6, 1.5, 1.2)
-_POSTURE_PACE_PER_S: Final = 4.5
+from generator.emotion import EMOTIONS, bearing
+
+# Bounds of the head's own turning at `head_motion` up to 1, and of that together with what is asked for, in degrees:
+# yaw, pitch, roll.
+POSE_LIMITS_DEG: Final = (15.0, 10.0, 10.0)
+TOTAL_LIMITS_DEG: Final = (20.0, 13.0, 13.0)
+_POSE_SPREAD_DEG: Final = (6.2, 4.6, 4.4)
+_POSTURE_PACE_PER_S: Final = 5.5
 # While speaking, a smaller and quicker movement rides on the postures.
-_STIR_SHARE: Final = 0.3
-_STIR_PACE_PER_S: Final = 9.0
+_STIR_SHARE: Final = 0.5
+_STIR_PACE_PER_S: Final = 12.0
 _OFFSET_SPREAD: Final = 0.006  # head-heights
 EYE_LIMITS_DEG: Final = (25.0, 18.0)
+_BLINK_SPREAD: Final = 0.75
+_DOUBLE_BLINKS: Final = 0.12
+# Passing expressions: how often none, how strong otherwise, how long.
+_SMILE_NONE, _SMILE_RANGE, _SMILE_STAY_S = 0.4, (0.2, 0.8), (0.8, 3.0)
+_BROW_NONE, _BROW_RANGE, _BROW_STAY_S = 0.45, (0.15, 0.75), (0.5, 2.2)
 
 
 @dataclass(frozen=True)
-class BehaviourSettings:
-    """How lively the face is.
+class Wish:
+    """What is asked of the face in one video frame.
 
     Attributes:
-        head_motion: scale of head movement, 0 (still) .. 1.5.
-        brow_motion: scale of brow movement, 0 .. 1.5.
+        head_motion: scale of the head's own movement, 0 (still) .. 1.5.
+        expressiveness: scale of brows and passing smiles, 0 .. 1.5.
         blink_rate_per_min: mean rate; 0 means never.
-        gaze_yaw_deg, gaze_pitch_deg: where the eyes look when they look nowhere else; 0, 0 is the camera.
+        gaze_2: where the eyes look when they look nowhere else: yaw, pitch in degrees; 0, 0 is the camera.
+        pose_3: yaw, pitch, roll to be added to the head's own movement, degrees.
+        follows_track: the head has no movement of its own, only `pose_3`.
+        mood_E: amounts of the basic emotions.
     """
 
     head_motion: float = 1.0
-    brow_motion: float = 1.0
-    blink_rate_per_min: float = 22.0
-    gaze_yaw_deg: float = 0.0
-    gaze_pitch_deg: float = 0.0
+    expressiveness: float = 1.0
+    blink_rate_per_min: float = 28.0
+    gaze_2: tuple[float, float] = (0.0, 0.0)
+    pose_3: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    follows_track: bool = False
+    mood_E: tuple[float, ...] = (0.0,) * len(EMOTIONS)
 
 
 @dataclass(frozen=True)
@@ -75,6 +89,7 @@ class BehaviourFrame:
         gaze_2: yaw, pitch of the eyes relative to the head, degrees, same signs.
         blink: 0 open .. 1 shut.
         brow_inner, brow_outer: 0..1, raised.
+        smile: 0..1, passing.
     """
 
     pose_6: NDArray[np.float64]
@@ -82,6 +97,7 @@ class BehaviourFrame:
     blink: float
     brow_inner: float
     brow_outer: float
+    smile: float
 
 
 class _Accents:
@@ -112,29 +128,30 @@ class _Accents:
 class _Blinks:
     """When the lids fall, and their course: down in about 80 ms, shut for 50 ms, up in about 170 ms."""
 
-    def __init__(self, rng: np.random.Generator, rate_per_min: float) -> None:
+    def __init__(self, rng: np.random.Generator, frame_s: float) -> None:
         self._rng = rng
-        self._rate_per_min = rate_per_min
-        self._next_s = np.inf if rate_per_min <= 0 else self._interval_s() * 0.6 + 0.4
+        self._frame_s = frame_s
+        self._due = 0.6 * self._interval() + 0.15  # in mean intervals: how many must still pass
         self._start_s = -9.0
         self._course_s = (0.08, 0.05, 0.17)
 
-    def _interval_s(self) -> float:
-        mean_s, spread = 60.0 / self._rate_per_min, 0.6
+    def _interval(self) -> float:
         # The rate asked for includes double blinks and those that an event brought forward.
-        return float(1.15 * mean_s * np.exp(spread * self._rng.standard_normal() - spread**2 / 2))
+        return float(1.15 * np.exp(_BLINK_SPREAD * self._rng.standard_normal() - _BLINK_SPREAD**2 / 2))
 
-    def step(self, time_s: float, prompted: bool) -> float:
+    def step(self, time_s: float, prompted: bool, rate_per_min: float) -> float:
         """Return how far the lids are shut, 0..1; `prompted` by a gaze shift or the end of a phrase."""
         draw = self._rng.random()
-        if prompted and draw < 0.5 and self._next_s - time_s < 1.5:
-            self._next_s = min(self._next_s, time_s)
-        if time_s >= self._next_s and time_s - self._start_s > sum(self._course_s):
+        mean_s = 60.0 / max(rate_per_min, 1e-9)
+        self._due -= self._frame_s / mean_s
+        if prompted and draw < 0.5 and self._due * mean_s < 1.5 and rate_per_min > 0:
+            self._due = min(self._due, 0.0)
+        if self._due <= 0.0 and time_s - self._start_s > sum(self._course_s):
             self._start_s = time_s
             pace = float(np.clip(np.exp(0.12 * self._rng.standard_normal()), 0.8, 1.3))
             self._course_s = (0.08 * pace, 0.05, 0.17 * pace)
-            double = self._rng.random() < 0.1
-            self._next_s = time_s + (self._rng.uniform(0.35, 0.6) if double else max(0.45, self._interval_s()))
+            double = self._rng.random() < _DOUBLE_BLINKS
+            self._due = self._rng.uniform(0.35, 0.6) / mean_s if double else max(0.45 / mean_s, self._interval())
         fall_s, shut_s, rise_s = self._course_s
         since_s = time_s - self._start_s
         if since_s < fall_s:
@@ -168,8 +185,8 @@ class _Gaze:
                 stay_s = rng.uniform(0.35, 1.1)
             else:
                 # Eye contact still wanders between the viewer's eyes and mouth.
-                to_2 = rng.normal(0.0, (0.9, 0.6))
-                stay_s = float(np.clip(rng.lognormal(-0.35, 0.6), 0.25, 3.0))
+                to_2 = rng.normal(0.0, (2.0, 1.2))
+                stay_s = float(np.clip(rng.lognormal(-0.7, 0.6), 0.2, 2.5))
             self._aside, self._from_2, self._to_2 = aside, self._to_2, to_2
             self._jump_s, self._next_s = time_s, time_s + stay_s
             size_deg = float(np.linalg.norm(to_2 - self._from_2))
@@ -200,17 +217,18 @@ class _Spring:
 class _Head:
     """Drift between postures, new ones at phrase ends, small stirring while speaking, and nods on accents."""
 
-    def __init__(self, rng: np.random.Generator, frame_s: float, amount: float) -> None:
+    def __init__(self, rng: np.random.Generator, frame_s: float) -> None:
         self._rng = rng
         self._frame_s = frame_s
-        self._amount = amount
         self._spread_6 = np.array([*_POSE_SPREAD_DEG, *(_OFFSET_SPREAD * np.array([1.0, 0.7, 1.0]))])
         self._posture, self._stir = _Spring(_POSTURE_PACE_PER_S), _Spring(_STIR_PACE_PER_S)
         self._next_posture_s = float(rng.uniform(0.2, 0.8))
         self._next_stir_s = 0.0
         self._nods: list[tuple[float, float, NDArray[np.float64]]] = []
 
-    def step(self, time_s: float, speech: float, phrase_ends: bool, accent: float) -> NDArray[np.float64]:
+    def step(
+        self, time_s: float, speech: float, phrase_ends: bool, accent: float, amount: float
+    ) -> NDArray[np.float64]:
         """Return yaw, pitch, roll in degrees and x, y, z in head-heights."""
         rng = self._rng
         if time_s >= self._next_posture_s or (phrase_ends and rng.random() < 0.6):
@@ -220,9 +238,9 @@ class _Head:
             self._next_posture_s = time_s + float(rng.uniform(0.8, 2.6))
         if time_s >= self._next_stir_s:
             self._stir.target_6 = _STIR_SHARE * speech * self._spread_6 * np.clip(rng.standard_normal(6), -2.0, 2.0)
-            self._next_stir_s = time_s + float(rng.uniform(0.3, 0.8))
+            self._next_stir_s = time_s + float(rng.uniform(0.2, 0.6))
         if accent > 0.0:
-            length_s, size_deg, side_deg = rng.uniform(0.32, 0.5), rng.uniform(0.8, 2.0), rng.normal(0.0, 0.5)
+            length_s, size_deg, side_deg = rng.uniform(0.3, 0.5), rng.uniform(2.0, 5.0), rng.normal(0.0, 1.5)
             if rng.random() < 0.35 + 0.5 * accent:
                 nod_deg = -size_deg * (0.5 + 0.5 * accent)
                 self._nods.append((time_s, length_s, np.array([0.5 * side_deg, nod_deg, 0.3 * side_deg])))
@@ -230,8 +248,8 @@ class _Head:
         self._nods = [nod for nod in self._nods if time_s - nod[0] < nod[1]]
         for start_s, length_s, turn_3 in self._nods:
             pose_6[:3] += turn_3 * np.sin(np.pi * (time_s - start_s) / length_s) ** 2
-        pose_6 = pose_6 * self._amount
-        limits_3 = np.array(POSE_LIMITS_DEG) * max(1.0, self._amount)
+        pose_6 = pose_6 * amount
+        limits_3 = np.array(POSE_LIMITS_DEG) * max(1.0, amount)
         pose_6[:3] = limits_3 * np.tanh(pose_6[:3] / limits_3)
         return pose_6
 
@@ -255,47 +273,89 @@ class _Brows:
         return self._height
 
 
+class _Expression:
+    """One passing expression, a smile or raised brows: comes with speech, stays a while, and goes slowly in silence."""
+
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        frame_s: float,
+        none: float,
+        strength: tuple[float, float],
+        stay_s: tuple[float, float],
+    ) -> None:
+        self._rng, self._frame_s = rng, frame_s
+        self._none, self._strength, self._stay_s = none, strength, stay_s
+        self._target = self._place = self._speed = 0.0
+        self._next_s = float(rng.uniform(0.3, 1.2))
+
+    def step(self, time_s: float, speech: float) -> float:
+        draw, strength = self._rng.random(), self._rng.uniform(*self._strength)
+        stay_s = self._rng.uniform(*self._stay_s)
+        speaking = speech > 0.5
+        if speaking and time_s >= self._next_s:
+            self._target = 0.0 if draw < self._none else strength
+            self._next_s = time_s + stay_s
+        target, pace_per_s = (self._target, 7.0) if speaking else (0.0, 1.2)
+        self._speed += self._frame_s * (pace_per_s**2 * (target - self._place) - 2 * pace_per_s * self._speed)
+        self._place += self._frame_s * self._speed
+        return float(np.clip(self._place, 0.0, 1.0))
+
+
 class Behaviour:
     """The face's own life, one video frame after another.
 
-    The first frame is the portrait's own: facing as it faced, eyes open, looking at the camera.
+    Without wishes the first frame is the portrait's own: facing as it faced, eyes open, looking at the camera.
 
     Args:
-        settings: how lively.
-        seed: the same seed and the same sound give the same movements.
+        seed: the same seed, sound and wishes give the same movements.
         rate_hz: frames per second.
     """
 
-    def __init__(self, settings: BehaviourSettings, seed: int, rate_hz: float = 25.0) -> None:
+    def __init__(self, seed: int, rate_hz: float = 25.0) -> None:
         frame_s = 1.0 / rate_hz
-        blink_rng, gaze_rng, head_rng, brow_rng = (np.random.default_rng([seed, kind]) for kind in (1, 2, 3, 4))
-        self._settings = settings
+        blink_rng, gaze_rng, head_rng, brow_rng, smile_rng, raise_rng = (
+            np.random.default_rng([seed, kind]) for kind in range(1, 7)
+        )
         self._frame_s = frame_s
         self._num_frames = 0
         self._accents = _Accents(frame_s)
-        self._blinks = _Blinks(blink_rng, settings.blink_rate_per_min)
+        self._blinks = _Blinks(blink_rng, frame_s)
         self._gaze = _Gaze(gaze_rng, frame_s)
-        self._head = _Head(head_rng, frame_s, settings.head_motion)
+        self._head = _Head(head_rng, frame_s)
         self._brows = _Brows(brow_rng, frame_s)
+        self._smiles = _Expression(smile_rng, frame_s, _SMILE_NONE, _SMILE_RANGE, _SMILE_STAY_S)
+        self._raises = _Expression(raise_rng, frame_s, _BROW_NONE, _BROW_RANGE, _BROW_STAY_S)
         self._was_speaking = False
 
-    def step(self, heard: HeardFrame) -> BehaviourFrame:
+    def step(self, heard: HeardFrame, wish: Wish | None = None) -> BehaviourFrame:
         """Advance by one frame."""
+        wish = wish or Wish()
         time_s = self._num_frames * self._frame_s
         self._num_frames += 1
         speaking = heard.speech > 0.5
         phrase_ends = self._was_speaking and not speaking
         self._was_speaking = speaking
         accent = self._accents.hear(heard, time_s)
+        mood_pitch_deg, mood_roll_deg, mood_gaze_deg, lively = bearing(np.array(wish.mood_E))
         world_2, jump_deg = self._gaze.step(time_s, heard.speech)
-        pose_6 = self._head.step(time_s, heard.speech, phrase_ends, accent)
-        aim_2 = world_2 + np.array([self._settings.gaze_yaw_deg, self._settings.gaze_pitch_deg])
-        blink = self._blinks.step(time_s, prompted=phrase_ends or jump_deg > 4.0)
-        brow = self._brows.step(time_s, accent) * self._settings.brow_motion
+        pose_6 = self._head.step(time_s, heard.speech, phrase_ends, accent, wish.head_motion * lively)
+        if wish.follows_track:
+            pose_6 = np.zeros(6)
+        else:
+            pose_6[:3] += np.array([0.0, mood_pitch_deg, mood_roll_deg]) * min(wish.head_motion, 1.0)
+        pose_6[:3] = np.clip(pose_6[:3] + np.array(wish.pose_3), -np.array(TOTAL_LIMITS_DEG), TOTAL_LIMITS_DEG)
+        aim_2 = world_2 + np.array(wish.gaze_2) + np.array([0.0, mood_gaze_deg])
+        blink = self._blinks.step(time_s, phrase_ends or jump_deg > 4.0, wish.blink_rate_per_min)
+        raised = self._raises.step(time_s, heard.speech)
+        brow = max(self._brows.step(time_s, accent), raised) * wish.expressiveness
+        in_no_mood = 1.0 - min(1.0, 1.5 * sum(wish.mood_E))
+        smile = self._smiles.step(time_s, heard.speech) * wish.expressiveness * in_no_mood
         return BehaviourFrame(
             pose_6=pose_6,
             gaze_2=np.clip(aim_2 - pose_6[:2], -np.array(EYE_LIMITS_DEG), EYE_LIMITS_DEG),
             blink=blink,
-            brow_inner=min(1.0, brow),
-            brow_outer=min(1.0, 0.8 * brow),
+            brow_inner=min(1.0, brow * (0.3 + 0.7 * in_no_mood)),
+            brow_outer=min(1.0, 0.8 * brow * (0.3 + 0.7 * in_no_mood)),
+            smile=min(1.0, smile),
         )

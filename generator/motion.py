@@ -10,11 +10,9 @@ K video frame   N sample   C articulator   A facial action (52)
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
 import numpy as np
 import torch
@@ -23,9 +21,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 
 from generator.actions import ACTION_INDEX, FACIAL_ACTIONS
-from generator.behaviour import Behaviour, BehaviourSettings, HeardFrame
+from generator.behaviour import Behaviour, HeardFrame, Wish
 from generator.coarticulation import ARTICULATOR_INDEX
-from generator.errors import ControlError, WeightsError
+from generator.controls import MotionControls
+from generator.emotion import EMOTIONS, emotional_actions
+from generator.errors import WeightsError
 from generator.lips import LipNetwork, LipNetworkConfig, at_video_frames, hear_articulation, num_video_frames
 from generator.sealed import WEIGHTS_FOLDER, read_weights
 from generator.speech import HOP_SAMPLES, SPEECH_RATE_HZ, follow_level, log_mel, loudness
@@ -34,70 +34,6 @@ VIDEO_RATE_HZ: Final = 25.0
 WEIGHTS_NAME: Final = "motion.safetensors"
 WEIGHTS_FORMAT: Final = "placet-lips-1"
 _REMEDY: Final = "placet train motion"
-_LARGEST_SEED: Final = 2**31 - 1
-
-Framing = Literal["square", "full"]
-_RANGES: Final[dict[str, tuple[float, float]]] = {
-    "intensity": (0.0, 1.5),
-    "head_motion": (0.0, 1.5),
-    "blink_rate_per_min": (0.0, 60.0),
-    "gaze_yaw_deg": (-15.0, 15.0),
-    "gaze_pitch_deg": (-10.0, 10.0),
-}
-
-
-@dataclass(frozen=True)
-class MotionControls:
-    """What a client may ask of the movement. Part of the permit: equal controls have equal JSON.
-
-    Attributes:
-        seed: 0 .. 2³¹ − 1; the same seed and speech give the same movement.
-        intensity: how strongly lips and brows move, 0 .. 1.5.
-        head_motion: how much the head moves, 0 (still) .. 1.5.
-        blink_rate_per_min: 0 (never) .. 60.
-        gaze_yaw_deg: where the eyes look, −15 .. 15, positive to the picture's right; 0 is the camera.
-        gaze_pitch_deg: −10 .. 10, positive up.
-        framing: "square" for 512×512 around the face, "full" for the whole portrait.
-    """
-
-    seed: int = 0
-    intensity: float = 1.0
-    head_motion: float = 1.0
-    blink_rate_per_min: float = 22.0
-    gaze_yaw_deg: float = 0.0
-    gaze_pitch_deg: float = 0.0
-    framing: Framing = "square"
-
-    def __post_init__(self) -> None:
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed <= _LARGEST_SEED:
-            raise ControlError("seed", f"seed must be a whole number from 0 to {_LARGEST_SEED}.")
-        for name, (least, most) in _RANGES.items():
-            value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not math.isfinite(value) or not least <= value <= most:
-                raise ControlError(name, f"{name} must be a number from {least:g} to {most:g}.")
-            # 1 and 1.0 are the same wish and must hash alike.
-            object.__setattr__(self, name, float(value))
-        if self.framing not in ("square", "full"):
-            raise ControlError("framing", 'framing must be "square" or "full".')
-
-    @classmethod
-    def from_json(cls, controls: Mapping[str, Any]) -> MotionControls:
-        """Read controls as a client sends them; what is left out takes its default.
-
-        Raises: ControlError: an unknown name or a value outside of its range; the sentence names both.
-        """
-        if not isinstance(controls, Mapping):
-            raise ControlError("controls", "controls must be an object of named values.")
-        known = [field.name for field in fields(cls)]
-        for name in controls:
-            if name not in known:
-                raise ControlError(str(name), f"{name!r} is no control; there are {', '.join(known)}.")
-        return cls(**controls)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return every control by name, defaults included."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +47,14 @@ class MotionTrack:
             from the camera).
         gaze_T2: yaw, pitch of the eyes in degrees relative to the portrait's own gaze and head, same signs; it already
             turns against the head, so that eye contact holds while the head moves.
+        distance_T: distance of the head from the camera, as a factor of the portrait's.
         rate_hz: rows per second.
     """
 
     actions_T52: NDArray[np.float32]
     head_pose_T6: NDArray[np.float32]
     gaze_T2: NDArray[np.float32]
+    distance_T: NDArray[np.float32]
     rate_hz: float = VIDEO_RATE_HZ
 
     @property
@@ -128,7 +66,9 @@ class MotionTrack:
         return self.num_frames / self.rate_hz
 
 
-def facial_actions(curves_TC: NDArray[np.float32], intensity: float = 1.0) -> NDArray[np.float32]:
+def facial_actions(
+    curves_TC: NDArray[np.float32], intensity: float | NDArray[np.floating] = 1.0
+) -> NDArray[np.float32]:
     """Map articulators to facial actions.
 
     On the baked head, `mouthClose` undoes to the lips exactly what `jawOpen` does, so lips meet when both are equal and
@@ -136,7 +76,7 @@ def facial_actions(curves_TC: NDArray[np.float32], intensity: float = 1.0) -> ND
 
     Args:
         curves_TC: 0..1, columns in the order of `ARTICULATORS`.
-        intensity: scale of everything but closures, which stay complete.
+        intensity: scale of everything but closures, which stay complete; one number, or one for each row.
     Returns: shape (T, 52), 0..1.
     """
     part = {name: curves_TC[:, index] for name, index in ARTICULATOR_INDEX.items()}
@@ -184,6 +124,28 @@ def heard_frames(samples_N: NDArray[np.float32], curves_TC: NDArray[np.float32])
     strength_T = np.interp(times_T, np.arange(len(smooth_F)), smooth_F)
     speech_T = curves_TC[:, ARTICULATOR_INDEX["speech"]]
     return [HeardFrame(float(s), float(p)) for s, p in zip(speech_T, strength_T, strict=True)]
+
+
+def wishes(controls: MotionControls, times_T: NDArray[np.floating]) -> list[Wish]:
+    """What the controls ask of the face at these times."""
+    head_T1, expressive_T1, blink_T1, gaze_T2, pose_T3, mood_TE = (
+        curve.at(times_T).tolist()
+        for curve in (
+            controls.head_motion,
+            controls.intensity,
+            controls.blink_rate,
+            controls.gaze,
+            controls.head_pose,
+            controls.emotion,
+        )
+    )
+    follows_track = controls.head_pose_mode == "track"
+    return [
+        Wish(head[0], expressive[0], blink[0], tuple(gaze), tuple(pose), follows_track, tuple(mood))
+        for head, expressive, blink, gaze, pose, mood in zip(
+            head_T1, expressive_T1, blink_T1, gaze_T2, pose_T3, mood_TE, strict=True
+        )
+    ]
 
 
 class MotionModel:
@@ -235,19 +197,16 @@ class MotionModel:
         samples_N = np.ascontiguousarray(samples_N, np.float32)
         with torch.inference_mode():
             curves_TC = self.articulation(samples_N)
-        actions_T52 = facial_actions(curves_TC, controls.intensity)
-        behaviour = Behaviour(
-            BehaviourSettings(
-                head_motion=controls.head_motion,
-                brow_motion=controls.intensity,
-                blink_rate_per_min=controls.blink_rate_per_min,
-                gaze_yaw_deg=controls.gaze_yaw_deg,
-                gaze_pitch_deg=controls.gaze_pitch_deg,
-            ),
-            controls.seed,
-            VIDEO_RATE_HZ,
-        )
-        lived = [behaviour.step(heard) for heard in heard_frames(samples_N, curves_TC)]
+        times_T = np.arange(len(curves_TC)) / VIDEO_RATE_HZ
+        intensity_T = controls.intensity.at(times_T)[:, 0]
+        mood_TE = controls.emotion.at(times_T)
+        actions_T52 = facial_actions(curves_TC, intensity_T.astype(np.float32))
+        behaviour = Behaviour(controls.seed, VIDEO_RATE_HZ)
+        heard = heard_frames(samples_N, curves_TC)
+        lived = [behaviour.step(*each) for each in zip(heard, wishes(controls, times_T), strict=True)]
+        mood_TE[:, EMOTIONS.index("joy")] += [frame.smile for frame in lived]
+        closure_T, rounding_T, speech_T = (curves_TC[:, ARTICULATOR_INDEX[n]] for n in ("closure", "pucker", "speech"))
+        actions_T52 += emotional_actions(mood_TE, closure_T, rounding_T, speech_T)
         for name, values in (
             ("eyeBlinkLeft", [frame.blink for frame in lived]),
             ("eyeBlinkRight", [frame.blink for frame in lived]),
@@ -255,9 +214,10 @@ class MotionModel:
             ("browOuterUpLeft", [frame.brow_outer for frame in lived]),
             ("browOuterUpRight", [frame.brow_outer for frame in lived]),
         ):
-            actions_T52[:, ACTION_INDEX[name]] = values
+            actions_T52[:, ACTION_INDEX[name]] += values
         return MotionTrack(
-            actions_T52,
+            np.clip(actions_T52, 0.0, 1.0),
             np.array([frame.pose_6 for frame in lived], np.float32),
             np.array([frame.gaze_2 for frame in lived], np.float32),
+            controls.head_distance.at(times_T)[:, 0].astype(np.float32),
         )

@@ -25,7 +25,7 @@ from generator.head import CONTACT_LOOP, Head
 from generator.matte import fill_smoothly
 from generator.portrait import Stage
 from generator.raster import FAR, paint, vertex_normals
-from generator.sheet import Sheet
+from generator.sheet import HeadPose, Sheet
 
 _UPPER_WIDTHS_MM: Final = (8.6, 6.6, 7.6, 7.1, 6.8, 10.0)
 _UPPER_HEIGHTS_MM: Final = (10.4, 9.0, 9.8, 8.4, 7.9, 7.4)
@@ -77,8 +77,7 @@ class MouthInterior:
         sheet: Sheet,
         stage: Stage,
         actions_A: ndarray,
-        rotation_33: ndarray,
-        offset_m: ndarray,
+        pose: HeadPose,
         window: tuple[int, int, int, int],
         hole_hw: Float32[ndarray, "h w"],
     ) -> Float32[ndarray, "h w 3"]:
@@ -115,7 +114,7 @@ class MouthInterior:
         act = actions_A.astype(np.float32)
         tongue = self.tongue_V3 + (act @ self.tongue_fields_AV3.reshape(52, -1)).reshape(-1, 3)
         shade = np.full((*shape, 1), -1, np.float32)
-        paint(sheet.rigid(tongue, rotation_33, offset_m), self.tongue_F3, self.tongue_shade_V[:, None], depth, shade,
+        paint(sheet.rigid(tongue, pose), self.tongue_F3, self.tongue_shade_V[:, None], depth, shade,
               origin_xy=origin)  # fmt: skip
         on_tongue = cv2.GaussianBlur((shade[..., 0] >= 0).astype(np.float32), (0, 0), 0.8)[..., None]
         body = np.maximum(shade, 0) * self.light_rgb * _TONGUE_RGB * (0.45 + 0.55 * lit[..., None]) * entrance
@@ -123,9 +122,9 @@ class MouthInterior:
 
         lower = self.lower_V3 + (act @ self.lower_fields_AV3.reshape(52, -1)).reshape(-1, 3)
         for points, texture, extra, gain in (
-            (sheet.rigid(lower, rotation_33, offset_m), _teeth_texture("lower"), None, 0.76),
+            (sheet.rigid(lower, pose), _teeth_texture("lower"), None, 0.76),
             (
-                sheet.rigid(self.upper_V3, rotation_33, offset_m),
+                sheet.rigid(self.upper_V3, pose),
                 _teeth_texture("upper"),
                 self.upper_rest_pixels_V2,
                 0.97,

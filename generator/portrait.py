@@ -51,6 +51,7 @@ _SECOND_FACE: Final = 0.35
 _CROP_FACE_HEIGHTS: Final = 1.9
 _CROP_CENTRE_UP: Final = 0.06
 _LANDMARK_VIEWS: Final = 6
+_MAX_CROWN: Final = 0.04
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Stage:
         image_SS3: sRGB; beyond the photo's edge, its mirror image.
         matte: person and background; beyond the photo's edge the person goes on as at the edge.
         fit: the head, in pixels of the stage.
-        photo_bottom_px: where the photo ends below, in pixels of the stage.
+        photo_box_px: where the photo ends to the left, above, to the right and below, in pixels of the stage.
     """
 
     frame_px: int
@@ -163,7 +164,7 @@ class Stage:
     matte: Matte
     fit: HeadFit
     crop: Crop
-    photo_bottom_px: float
+    photo_box_px: tuple[int, int, int, int]
 
     @property
     def side_px(self) -> int:
@@ -212,6 +213,7 @@ def _build_stage(portrait: Portrait, frame_px: int, margin_px: int) -> Stage:
         return cv2.copyMakeBorder(values, *borders, mode)
 
     alpha = grown(_broad_at_edges(matte.alpha_HW, round(0.06 * side)), cv2.BORDER_REPLICATE)
+    alpha[: borders[0]] = _crown_above(matte.alpha_HW, borders[0], borders[2], side)
     alpha[inset] = matte.alpha_HW
     mirrored_alpha = grown(matte.alpha_HW, cv2.BORDER_REFLECT_101)
     foreground = np.where(
@@ -222,7 +224,13 @@ def _build_stage(portrait: Portrait, frame_px: int, margin_px: int) -> Stage:
     plate = grown(matte.plate_HW3, cv2.BORDER_REFLECT_101)
     full = Matte(alpha, foreground, plate, matte.unsure)
     return Stage(
-        frame_px, margin_px, grown(shown, cv2.BORDER_REFLECT_101), full, fit, crop, margin_px + frame_px + bottom
+        frame_px,
+        margin_px,
+        grown(shown, cv2.BORDER_REFLECT_101),
+        full,
+        fit,
+        crop,
+        (margin_px - left, margin_px - top, margin_px + frame_px + right, margin_px + frame_px + bottom),
     )
 
 
@@ -232,6 +240,25 @@ def _broad_at_edges(alpha_HW: ndarray, least_px: int) -> ndarray:
     for edge in (np.s_[0, :], np.s_[-1, :], np.s_[:, 0], np.s_[:, -1]):
         out[edge] = cv2.morphologyEx(out[edge].reshape(1, -1), cv2.MORPH_OPEN, np.ones((1, least_px), np.uint8)).ravel()
     return out
+
+
+def _crown_above(alpha_HW: ndarray, height_px: int, left_px: int, side_px: int) -> Float32[ndarray, "m s"]:
+    """Round off hair that the photo's upper edge cuts: a circular segment on the cut, as wide as the head below it."""
+    out = np.zeros((height_px, side_px), np.float32)
+    cut = np.flatnonzero(alpha_HW[0] > 0.5)
+    if height_px == 0 or len(cut) == 0:
+        return out
+    below = np.flatnonzero(alpha_HW[min(round(0.16 * side_px), len(alpha_HW) - 1)] > 0.5)
+    half = (cut[-1] - cut[0] + 1) / 2
+    radius = max(1.15 * half, (below[-1] - below[0]) / 2 if len(below) else 0.0)
+    across = np.arange(side_px) - (left_px + (cut[0] + cut[-1]) / 2)
+    inside = np.abs(across) < half
+    rise = np.sqrt(np.maximum(radius**2 - across**2, 0)) - np.sqrt(radius**2 - half**2)
+    rise *= min(
+        1.0, _MAX_CROWN * side_px / max(float(rise.max()), 1e-6)
+    )  # further up the mirror image shows a forehead
+    above = height_px - 0.5 - np.arange(height_px)
+    return np.where(inside, np.clip((rise - above[:, None]) / 2.0 + 0.5, 0, 1), out).astype(np.float32)
 
 
 def _head_cover(head: Head, fit: HeadFit, side_px: int) -> Float32[ndarray, "s s"]:

@@ -28,7 +28,7 @@ from generator.mouth import MouthInterior, build_mouth
 from generator.perception import BROW_LEFT_EDGE, BROW_RIGHT_EDGE, LIPS_INNER_LOWER, LIPS_INNER_UPPER, Eye
 from generator.portrait import FRAME_PX, MARGIN_PX, Portrait, Stage
 from generator.raster import FAR, paint
-from generator.sheet import Sheet, build_sheet
+from generator.sheet import HeadPose, Sheet, build_sheet
 from policy.permit import Grant
 from watermark.mark import UnmarkedFrames
 
@@ -59,6 +59,8 @@ class MotionTrackLike(Protocol):
     def head_pose_T6(self) -> ndarray: ...
     @property
     def gaze_T2(self) -> ndarray: ...
+    @property
+    def distance_T(self) -> ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +181,7 @@ class Renderer:
 
     def _square(self, track: MotionTrackLike) -> Iterator[UnmarkedFrames]:
         maker = _FrameMaker(build_rig(self._portrait))
-        rows = list(zip(track.actions_T52, track.head_pose_T6, track.gaze_T2, strict=True))
+        rows = list(zip(track.actions_T52, track.head_pose_T6, track.gaze_T2, track.distance_T, strict=True))
         for start in range(0, len(rows), CHUNK_FRAMES):
             chunk = rows[start : start + CHUNK_FRAMES]
             yield UnmarkedFrames(np.stack([maker.frame(*row) for row in chunk]))
@@ -191,7 +193,7 @@ class Renderer:
         height, width = (size - size % 2 for size in photo.shape[:2])
         original = crop.cut(photo)
         feather = _feather(crop.side)[..., None]
-        rows = list(zip(track.actions_T52, track.head_pose_T6, track.gaze_T2, strict=True))
+        rows = list(zip(track.actions_T52, track.head_pose_T6, track.gaze_T2, track.distance_T, strict=True))
         num_chunk = int(np.clip(CHUNK_BYTES // photo.nbytes, 1, CHUNK_FRAMES))
         for start in range(0, len(rows), num_chunk):
             frames = []
@@ -232,7 +234,9 @@ class _FrameMaker:
         columns, rows = np.meshgrid(coarse + margin, coarse + margin)
         self._coarse_identity = np.stack([columns, rows, np.ones_like(rows)], -1)
 
-    def frame(self, actions_A: ndarray, pose_6: ndarray, gaze_2: ndarray) -> UInt8[ndarray, "f f 3"]:
+    def frame(
+        self, actions_A: ndarray, pose_6: ndarray, gaze_2: ndarray, distance: float = 1.0
+    ) -> UInt8[ndarray, "f f 3"]:
         """One frame.
 
         Args:
@@ -240,14 +244,18 @@ class _FrameMaker:
             pose_6: yaw, pitch, roll in degrees (towards the picture's right, chin up, clockwise) and x, y, z in
                 heights of a head (right, down, away), all relative to the photo.
             gaze_2: yaw (towards the picture's right), pitch (up) in degrees, relative to the photo.
+            distance: of the head from the camera, as a factor of the photo's.
         """
         rig, sheet = self._rig, self._rig.sheet
         speech = np.clip(np.asarray(actions_A, np.float32), 0, 1)
         expression = np.clip(rig.kept_A + speech, 0, 1.1)
         shaped = sheet.shaped(expression - rig.shown_A, speech)
-        turn = rotation(*(float(v) for v in pose_6[:3])).astype(np.float32)
-        offset = np.asarray(pose_6[3:], np.float32) * np.float32(sheet.head_height_m)
-        points = sheet.posed(shaped, turn, offset)
+        pose = HeadPose(
+            rotation(*(float(v) for v in pose_6[:3])).astype(np.float32),
+            np.asarray(pose_6[3:], np.float32) * np.float32(sheet.head_height_m),
+            float(distance),
+        )
+        points = sheet.posed(shaped, pose)
         points[:, :2] -= np.float32(rig.stage.margin_px)
 
         person = self._person_with_eyes(speech, gaze_2)
@@ -255,7 +263,7 @@ class _FrameMaker:
         warped = cv2.remap(person, flow[..., 0], flow[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         out = np.empty_like(rig.plate_FF3)
         _lay_over(warped, rig.plate_FF3, out)
-        self._finish_mouth(out, person, points, flow[..., 2], expression, turn, offset)
+        self._finish_mouth(out, person, points, flow[..., 2], expression, pose)
         return out
 
     def _flow(self, points: ndarray) -> Float32[ndarray, "f f 3"]:
@@ -278,8 +286,7 @@ class _FrameMaker:
         points: ndarray,
         shade_FF: ndarray,
         expression_A: ndarray,
-        turn_33: ndarray,
-        offset_m: ndarray,
+        pose: HeadPose,
     ) -> None:
         """Draw lips and what they uncover, at twice the resolution where surfaces end, in place."""
         rig = self._rig
@@ -306,7 +313,7 @@ class _FrameMaker:
         fine: ndarray = lips[..., :3] * flow[..., 2:]
         # (3) and between them the inside of the mouth
         if hole.any():
-            inside = rig.mouth.painted(rig.sheet, rig.stage, expression_A, turn_33, offset_m, window, hole)
+            inside = rig.mouth.painted(rig.sheet, rig.stage, expression_A, pose, window, hole)
             inside = cv2.resize(inside, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
             soft = cv2.GaussianBlur(1.0 - covered.astype(np.float32), (0, 0), 1.3)[..., None]
             fine += (inside - fine) * soft

@@ -36,7 +36,9 @@ _PIVOT_Y_ABOVE_CHIN_M: Final = 0.012
 _PIVOT_Z: Final = 0.55  # of the way from the face's front to the back of the head
 _SHOULDER_FROM_M, _SHOULDER_FALL_M = 0.095, 0.045
 _BOTTOM_FADE: Final = 0.13
+_HELD: Final = 0.14
 _BORDER: Final = 0.07
+_MARGIN_BORDER: Final = 0.045  # in the margin, out of sight: the surface's own edge never comes into the frame
 # How the lips meet: the lower lip, with the jaw, does most of the way.
 _LOWER_SHARE: Final = 0.72
 _UPPER_PLATEAU_M, _UPPER_FALL_M = 0.008, 0.008
@@ -45,6 +47,21 @@ _PRESS_M: Final = 0.0008
 _EDGE_LOOPS: Final = np.array([-3, -2, -1, 0]) * NUM_LIP_COLUMNS  # any of these rings may be a lip's visible edge
 _LID_ACTIONS: Final = tuple(n for n in FACIAL_ACTIONS if n.startswith(("eyeBlink", "eyeLook", "eyeWide", "eyeSquint")))
 _STILL_ACTIONS: Final = tuple(n for n in FACIAL_ACTIONS if n.startswith(("eyeBlink", "eyeLook")))
+
+
+@dataclass(frozen=True, eq=False)
+class HeadPose:
+    """Where the head is, relative to the photo.
+
+    Attributes:
+        rotation_33: about the pivot in the neck, in head axes.
+        offset_m: in head axes, metres.
+        distance: from the camera, as a factor of the photo's; the head keeps its place in the picture.
+    """
+
+    rotation_33: Float32[ndarray, "3 3"]
+    offset_m: Float32[ndarray, " 3"]
+    distance: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +74,7 @@ class Sheet:
         faces_F3: triangles.
         fields_AV3: displacement per facial action.
         head_share_V: 0..1, how much of the head's motion the vertex follows.
+        lean_share_V: 0..1, how much of a change of the head's distance it follows: the body leans along.
         border_V: 0..1, fades all motion out at the crop's edge.
         shade_V: brightness of the vertex, below one inside the lips.
         rest_pixels_V2: projection of `rest_V3`.
@@ -74,6 +92,7 @@ class Sheet:
     faces_F3: Int32[ndarray, "f 3"]
     fields_AV3: Float32[ndarray, "52 v 3"]
     head_share_V: Float32[ndarray, " v"]
+    lean_share_V: Float32[ndarray, " v"]
     border_V: Float32[ndarray, " v"]
     shade_V: Float32[ndarray, " v"]
     rest_pixels_V2: Float32[ndarray, "v 2"]
@@ -107,23 +126,25 @@ class Sheet:
         points[self.lip_effect_rows, 1] += self.lip_effect_VC @ correction
         return points
 
-    def posed(self, shaped_V3: ndarray, rotation_33: ndarray, offset_m: ndarray) -> Float32[ndarray, "v 3"]:
+    def posed(self, shaped_V3: ndarray, pose: HeadPose) -> Float32[ndarray, "v 3"]:
         """Project to (x, y pixels, z metres) after the head has moved."""
-        moved = (
-            (shaped_V3 - self.pivot_3) @ rotation_33.T.astype(np.float32) + self.pivot_3 + offset_m.astype(np.float32)
-        )
+        moved = (shaped_V3 - self.pivot_3) @ pose.rotation_33.T + self.pivot_3 + pose.offset_m
         share = self.head_share_V[:, None]
-        out = self._project(shaped_V3 + (moved - shaped_V3) * share)
+        camera = self.fit.to_camera(shaped_V3 + (moved - shaped_V3) * share)
+        if pose.distance != 1.0:
+            camera = camera + self.lean_share_V[:, None] * self._further(pose.distance)
+        out = self.fit.project_camera(camera).astype(np.float32)
         out[:, :2] = self.rest_pixels_V2 + (out[:, :2] - self.rest_pixels_V2) * self.border_V[:, None]
         return out
 
-    def _project(self, points_V3: ndarray) -> Float32[ndarray, "v 3"]:
-        return self.fit.project(points_V3.astype(np.float32)).astype(np.float32)
+    def _further(self, distance: float) -> Float32[ndarray, " 3"]:
+        """Translation in camera axes that brings the head there without moving its place in the picture."""
+        return (self.fit.to_camera(self.pivot_3[None])[0] * (distance - 1.0)).astype(np.float32)
 
-    def rigid(self, points_V3: ndarray, rotation_33: ndarray, offset_m: ndarray) -> Float32[ndarray, "v 3"]:
+    def rigid(self, points_V3: ndarray, pose: HeadPose) -> Float32[ndarray, "v 3"]:
         """Project points that belong to the skull."""
-        moved = (points_V3 - self.pivot_3) @ rotation_33.T + self.pivot_3 + offset_m
-        return self._project(moved)
+        moved = (points_V3 - self.pivot_3) @ pose.rotation_33.T + self.pivot_3 + pose.offset_m
+        return self.fit.project_camera(self.fit.to_camera(moved) + self._further(pose.distance)).astype(np.float32)
 
 
 def _rounded(gap_C: ndarray) -> ndarray:
@@ -221,12 +242,16 @@ def build_sheet(head: Head, stage: Stage, eye_openings_SS: Float32[ndarray, "s s
     aside = np.exp(-((np.maximum(np.abs(rest[:num_grid, 0]) - _SHOULDER_FROM_M, 0) / _SHOULDER_FALL_M) ** 2))
     low = np.clip((rest[:num_grid, 1] - chin_y + 0.03) / 0.06, 0, 1)
     share = neck * np.exp(-((beyond_px / (reach * size_px)) ** 2)) * (1 - low * (1 - aside))
-    to_bottom = (stage.photo_bottom_px - pixels[:num_grid, 1]) / (_BOTTOM_FADE * size_px)
-    to_bottom = np.clip(to_bottom + np.clip((chin_y - rest[:num_grid, 1]) / 0.02, 0, 2), 0, 1)
-    share *= to_bottom * to_bottom * (3 - 2 * to_bottom)
-    share = np.concatenate([share, np.ones(num_mouth)])
+    above_bottom = (stage.photo_box_px[3] - pixels[:num_grid, 1]) / (_BOTTOM_FADE * size_px)
+    share *= _eased(np.clip(above_bottom + np.clip((chin_y - rest[:num_grid, 1]) / 0.02, 0, 2), 0, 1))
+    chin_px = float(fit.project(np.array([[0.0, chin_y, front_z]]))[0, 1])
+    lean = _eased(np.clip((stage.photo_box_px[3] - pixels[:num_grid, 1]) / (stage.photo_box_px[3] - chin_px), 0, 1))
+    lean *= np.exp(-((beyond_px / (reach * size_px)) ** 2))
+    held = _held_by_edges(stage)[row, column][kept]
+    share = np.concatenate([share * held, np.ones(num_mouth)])
+    lean = np.concatenate([lean * held, np.ones(num_mouth)])
     edge_px = np.minimum.reduce([pixels[:, 0], pixels[:, 1], size_px - pixels[:, 0], size_px - pixels[:, 1]])
-    t = np.clip(edge_px / (_BORDER * size_px), 0, 1) if stage.margin_px == 0 else np.ones(len(pixels))
+    t = np.clip(edge_px / ((_BORDER if stage.margin_px == 0 else _MARGIN_BORDER) * size_px), 0, 1)
 
     canonical_all = np.concatenate([canonical[kept], head.mean_V3[loops.ravel()]])
     lips = _lip_columns(head.mean_V3[loops[CONTACT_LOOP]], num_grid + CONTACT_LOOP * NUM_LIP_COLUMNS)
@@ -248,7 +273,8 @@ def build_sheet(head: Head, stage: Stage, eye_openings_SS: Float32[ndarray, "s s
         faces_F3=all_faces,
         fields_AV3=np.concatenate([fields[:, kept], mouth_fields], 1).astype(f32),
         head_share_V=share.astype(f32),
-        border_V=(t * t * (3 - 2 * t)).astype(f32),
+        lean_share_V=lean.astype(f32),
+        border_V=_eased(t).astype(f32),
         shade_V=shade.astype(f32),
         rest_pixels_V2=pixels.astype(f32),
         lip_upper_C=lips[0].astype(np.int32),
@@ -262,6 +288,29 @@ def build_sheet(head: Head, stage: Stage, eye_openings_SS: Float32[ndarray, "s s
         mouth_start=num_grid,
         rest_gap_m=float((lower_y - upper_y)[len(upper_y) // 2 - 3 : len(upper_y) // 2 + 4].mean()),
     )
+
+
+def _eased(t: ndarray) -> ndarray:
+    return t * t * (3 - 2 * t)
+
+
+def _held_by_edges(stage: Stage) -> Float32[ndarray, "s s"]:
+    """0 where the person is cut off by the photo's left or right edge, rising to 1 away from it.
+
+    What lies beyond is not known, so there the surface stretches instead of coming into the picture.
+    """
+    left, top, right, bottom = stage.photo_box_px
+    side = stage.side_px
+    free: ndarray = np.ones((side, side), np.uint8)
+    cut = (stage.matte.alpha_HW > 0.5) if stage.matte.is_reliable else np.zeros((side, side), bool)
+    last = side - 1
+    for edge, inner in ((left, left + 1), (right, right - 2)):
+        if 0 < edge < side:
+            free[top:bottom, min(edge, last)] = ~cut[top:bottom, inner]
+    if free.all():
+        return np.ones((side, side), np.float32)
+    distance = cv2.distanceTransform(free, cv2.DIST_L2, 5)
+    return _eased(np.clip(distance / (_HELD * side), 0, 1)).astype(np.float32)
 
 
 def _grid_depth(depth_SS: ndarray, hit_SS: Bool[ndarray, "s s"], shape: tuple[int, int]) -> ndarray:

@@ -111,11 +111,23 @@ class Track:
     actions_T52: ndarray
     head_pose_T6: ndarray
     gaze_T2: ndarray
+    distance_T: ndarray
 
     @classmethod
-    def of(cls, *actions: ndarray, pose: tuple[float, ...] = (0.0,) * 6, gaze: tuple[float, float] = (0, 0)) -> Track:
+    def of(
+        cls,
+        *actions: ndarray,
+        pose: tuple[float, ...] = (0.0,) * 6,
+        gaze: tuple[float, float] = (0, 0),
+        distance: float = 1.0,
+    ) -> Track:
         n = len(actions)
-        return cls(np.stack(actions), np.tile(np.float32(pose), (n, 1)), np.tile(np.float32(gaze), (n, 1)))
+        return cls(
+            np.stack(actions),
+            np.tile(np.float32(pose), (n, 1)),
+            np.tile(np.float32(gaze), (n, 1)),
+            np.full(n, distance, np.float32),
+        )
 
 
 Render = Callable[..., ndarray]

@@ -15,6 +15,7 @@ import torch
 
 import generator
 from generator.actions import ACTION_INDEX, FACIAL_ACTIONS
+from generator.behaviour import POSE_LIMITS_DEG
 from generator.coarticulation import (
     ARTICULATOR_INDEX,
     ARTICULATORS,
@@ -23,10 +24,11 @@ from generator.coarticulation import (
     lip_aperture,
     phones_from_json,
 )
-from generator.errors import ControlError, WeightsError
+from generator.controls import MotionControls
+from generator.errors import WeightsError
 from generator.evaluate import measure_lips
 from generator.lips import LOOKAHEAD_S, LOOKAHEAD_STEPS, LipNetwork, LipNetworkConfig, hear_articulation
-from generator.motion import WEIGHTS_NAME, MotionControls, MotionModel, MotionTrack, facial_actions
+from generator.motion import WEIGHTS_NAME, MotionModel, MotionTrack, facial_actions
 from generator.sealed import WEIGHTS_FOLDER, expected_hashes, write_weights
 from generator.speech import SPEECH_RATE_HZ, levelled, log_mel
 from generator.train.motion import TrainingPlan, lip_loss, train
@@ -60,8 +62,10 @@ def plan(name: str, seed: int = 0) -> MotionTrack:
 
 
 def lips(track: MotionTrack) -> np.ndarray:
-    """Every column that moves the mouth."""
-    names = [n for n in FACIAL_ACTIONS if n.startswith(("mouth", "jaw", "tongue"))]
+    """Every column with which the mouth speaks; passing smiles are not speech."""
+    names = [
+        n for n in FACIAL_ACTIONS if n.startswith(("mouth", "jaw", "tongue")) and n[5:10] not in ("Smile", "Dimpl")
+    ]
     return track.actions_T52[:, [ACTION_INDEX[n] for n in names]]
 
 
@@ -76,7 +80,7 @@ def test_a_plan_covers_the_speech_and_keeps_its_ranges(name: str) -> None:
     assert track.actions_T52.dtype == track.head_pose_T6.dtype == track.gaze_T2.dtype == np.float32
     assert track.actions_T52.min() >= 0.0
     assert track.actions_T52.max() <= 1.0
-    assert (np.abs(track.head_pose_T6[:, :3]) <= (6.0, 4.0, 3.0)).all()
+    assert (np.abs(track.head_pose_T6[:, :3]) <= POSE_LIMITS_DEG).all()
     assert not track.actions_T52[:, [i for n, i in ACTION_INDEX.items() if n.startswith("eyeLook")]].any()
 
 
@@ -135,12 +139,14 @@ def test_closures_reach_the_facial_actions() -> None:
 
 def test_intensity_opens_the_mouth_further_and_keeps_closures() -> None:
     samples_N = sample("publish").samples_N
-    soft, strong = (model().plan(samples_N, MotionControls(intensity=value)).actions_T52 for value in (0.5, 1.4))
+    soft, strong = (
+        model().plan(samples_N, MotionControls.from_json({"intensity": value})).actions_T52 for value in (0.5, 1.4)
+    )
     jaw, close = ACTION_INDEX["jawOpen"], ACTION_INDEX["mouthClose"]
     assert strong[:, jaw].mean() > 2.0 * soft[:, jaw].mean()
     gap_T = strong[:, jaw] - strong[:, close]
     assert (gap_T[strong[:, close] > 0.1].min()) < 0.02
-    still = model().plan(samples_N, MotionControls(intensity=0.0)).actions_T52
+    still = model().plan(samples_N, MotionControls.from_json({"intensity": 0})).actions_T52
     assert still[:, jaw].max() == 0.0
 
 
@@ -216,40 +222,6 @@ def test_a_look_ahead_of_120_ms_is_used_and_no_more() -> None:
     first_s = int(np.argmax(differs_T)) / 50
     assert 0.5 - LOOKAHEAD_S - 0.001 <= first_s <= 0.5 - LOOKAHEAD_S + 0.025
     assert len(before) == 50 - LOOKAHEAD_STEPS
-
-
-# ---- controls --------------------------------------------------------------------------------------------------------
-
-
-def test_controls_survive_json_and_numbers_hash_alike() -> None:
-    controls = MotionControls(seed=9, intensity=1, gaze_yaw_deg=-3.5, framing="full")
-    assert MotionControls.from_json(json.loads(json.dumps(controls.to_json()))) == controls
-    assert json.dumps(MotionControls(intensity=1).to_json()) == json.dumps(MotionControls(intensity=1.0).to_json())
-    assert MotionControls.from_json({}) == MotionControls()
-
-
-@pytest.mark.parametrize(
-    ("controls", "field"),
-    [
-        ({"mood": 1}, "mood"),
-        ({"seed": -1}, "seed"),
-        ({"seed": 1.5}, "seed"),
-        ({"seed": True}, "seed"),
-        ({"seed": 2**31}, "seed"),
-        ({"intensity": 1.6}, "intensity"),
-        ({"intensity": "1"}, "intensity"),
-        ({"head_motion": float("nan")}, "head_motion"),
-        ({"blink_rate_per_min": 61}, "blink_rate_per_min"),
-        ({"gaze_yaw_deg": -16}, "gaze_yaw_deg"),
-        ({"gaze_pitch_deg": 10.5}, "gaze_pitch_deg"),
-        ({"framing": "round"}, "framing"),
-    ],
-)
-def test_a_wrong_control_is_named_with_its_range(controls: dict[str, object], field: str) -> None:
-    with pytest.raises(ControlError, match=field) as caught:
-        MotionControls.from_json(controls)
-    assert caught.value.field == field
-    assert caught.value.http_status == 422
 
 
 # ---- weights ---------------------------------------------------------------------------------------------------------

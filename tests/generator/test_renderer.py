@@ -13,6 +13,7 @@ from generator.fit import rotation
 from generator.perception import FaceLandmarks, detect_faces, face_landmarks, lip_aperture
 from generator.portrait import FRAME_PX, Portrait
 from generator.renderer import Renderer, build_rig
+from generator.sheet import HeadPose
 from tests.generator.conftest import Gatekeeper, Track
 
 Render = Callable[..., np.ndarray]
@@ -101,7 +102,10 @@ def test_the_head_turns_as_commanded(portrait: Portrait, render: Render, pose: t
     sheet, head = build_rig(portrait).sheet, portrait.head
     trusted = head.landmark_trust_L > 0.4
     at = head.at_landmarks(head.vertices(sheet.fit.identity_K, sheet.fit.actions_A))[trusted]
-    wanted = sheet.rigid(at, rotation(*pose), np.zeros(3))[:, :2] - sheet.fit.project(at)[:, :2]
+    wanted = (
+        sheet.rigid(at, HeadPose(rotation(*pose).astype(np.float32), np.zeros(3, np.float32)))[:, :2]
+        - sheet.fit.project(at)[:, :2]
+    )
     seen = (_seen(turned[0]).points_L2 - _seen(still[0]).points_L2)[trusted]
     np.testing.assert_allclose(seen.mean(0), wanted.mean(0), atol=2.0)
     # parallax within the face, which the landmark model itself damps
