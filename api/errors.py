@@ -329,6 +329,8 @@ STATUS_BY_CODE: dict[str, int] = {
     "mark": 500,
     "mark.invalid_id": 422,
     "credentials": 500,
+    "credentials.signing": 503,
+    "credentials.time_stamp": 503,
     # generator, detector
     "generator": 500,
     "portrait": 422,

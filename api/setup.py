@@ -38,9 +38,11 @@ def create_instance(settings: Settings, name: str, now: Callable[[], float] = ti
     home = settings.home
     if (home / "instance.json").exists():
         raise InstanceExistsError("There is an instance here already: choose another home.")
-    instance = Instance.create(home, name, now=now)
+    instance = Instance.create(home, name, access=settings.key_access, now=now)
     try:
-        SigningAuthority.create(instance.pki, f"Placet {name}")
+        SigningAuthority.create(
+            instance.pki, f"Placet {name}", key=instance.keys.c2pa_key, ocsp_url=f"{settings.base_url}/pki/ocsp"
+        )
         database = Database.create(settings.database_path)
         key = ECKey.generate_key("P-256")
         key.ensure_kid()

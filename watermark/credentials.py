@@ -63,9 +63,23 @@ def sign(src: Path, dst: Path, spec: ManifestSpec, authority: SigningAuthority, 
     Returns: the manifest store, to be kept by the resolver: it outlives the file's metadata.
     Raises: SigningError, TimeStampError, InvalidManifestSpecError. Nothing is left at `dst` then.
     """
+    definition = spec.manifest(mime)
+    while True:
+        in_force = authority.current()
+        try:
+            return _sign(src, dst, definition, spec, in_force, mime)
+        except SigningError:
+            if authority.current() is in_force:
+                raise
+            # A rotation came between certificate and signature: once more, with the new pair.
+            authority = authority.current()
+
+
+def _sign(
+    src: Path, dst: Path, definition: dict[str, Any], spec: ManifestSpec, authority: SigningAuthority, mime: str
+) -> bytes:
     # (1) the certificate is in force; c2pa-rs would refuse too, with less to say
     authority.check_can_sign()
-    definition = spec.manifest(mime)
     num_signatures = 0
 
     def sign_bytes(data: bytes) -> bytes:

@@ -15,8 +15,28 @@ import threading
 from collections.abc import Callable
 
 from api.engine.wire import ConnectionLostError, Message, receive, send
+from api.errors import RemoteError
 
-Progress = Callable[[float], None]
+
+class Progress:
+    """What a handler may say to the gateway while it works: how far it is, and questions."""
+
+    def __init__(self, connection: socket.socket, inbox: queue.SimpleQueue[Message]) -> None:
+        self._connection, self._inbox = connection, inbox
+
+    def __call__(self, fraction: float) -> None:
+        """Tell the fraction done, 0..1."""
+        send(self._connection, {"type": "progress", "fraction": fraction})
+
+    def ask(self, header: dict[str, str], attachments: dict[str, bytes]) -> Message:
+        """Ask the gateway something, and wait. Raises: RemoteError: it refuses."""
+        send(self._connection, {**header, "type": "question"}, attachments)
+        answer = self._inbox.get()
+        if answer.header.get("type") == "error":
+            raise RemoteError(str(answer.header["code"]), str(answer.header["sentence"]))
+        return answer
+
+
 Handler = Callable[[Message, Progress], Message]
 
 logger = logging.getLogger("placet.engine")
@@ -44,10 +64,11 @@ def serve(connection: socket.socket, prepare: Callable[[Message], Handler]) -> N
         send(connection, describe(error))
         return
     send(connection, {"type": "ready"})
+    progress = Progress(connection, inbox)
     while True:
         message = inbox.get()
         try:
-            result = handler(message, lambda fraction: send(connection, {"type": "progress", "fraction": fraction}))
+            result = handler(message, progress)
             send(connection, {**result.header, "type": "result"}, result.attachments)
         except ConnectionLostError:
             return

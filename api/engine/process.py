@@ -36,11 +36,15 @@ class EngineProcess:
     Args:
         module: what to run; it speaks `api.engine.wire` on the socket whose number it is given.
         hello: builds the first message, with what the process needs to know.
+        version: what `hello` depends on, such as the kids of keys; where it has changed, the process is started anew
+            before its next job.
     """
 
-    def __init__(self, module: str, hello: Callable[[], Message]) -> None:
+    def __init__(self, module: str, hello: Callable[[], Message], version: Callable[[], object] = lambda: None) -> None:
         self._module = module
         self._hello = hello
+        self._version = version
+        self._started_with: object = None
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         self._job = threading.Lock()
@@ -75,6 +79,7 @@ class EngineProcess:
         *,
         wall_s: float,
         on_progress: Callable[[float], None] | None = None,
+        on_question: Callable[[Message], Message] | None = None,
     ) -> Message:
         """Have one job done.
 
@@ -83,6 +88,7 @@ class EngineProcess:
                 grow old while it waits, such as a permit.
             wall_s: the process is stopped if it says nothing at all for this long.
             on_progress: told a fraction 0..1 now and then.
+            on_question: answers what the process asks while it works; what it raises goes back as the answer.
         Raises:
             RemoteError: the job failed with one of our errors.
             EngineTimeoutError, EngineDiedError: the process is gone; the next call starts another.
@@ -99,6 +105,8 @@ class EngineProcess:
                         case "progress":
                             if on_progress is not None:
                                 on_progress(float(message.header["fraction"]))
+                        case "question" if on_question is not None:
+                            self._answer(connection, message, on_question)
                         case "result":
                             return message
                         case "error":
@@ -115,6 +123,19 @@ class EngineProcess:
                 self._stop()
                 raise
 
+    @staticmethod
+    def _answer(connection: socket.socket, question: Message, on_question: Callable[[Message], Message]) -> None:
+        try:
+            answer = on_question(question)
+        except Exception as error:
+            code = getattr(error, "code", None)
+            if not isinstance(code, str):
+                logger.error("a question of an engine process could not be answered", exc_info=error)
+            refusal = (code, str(error)) if isinstance(code, str) else ("engine.failed", "The gateway cannot answer.")
+            send(connection, {"type": "error", "code": refusal[0], "sentence": refusal[1]})
+            return
+        send(connection, {**answer.header, "type": "answer"}, answer.attachments)
+
     def close(self) -> None:
         """Stop the process for good."""
         self._closed = True
@@ -123,9 +144,11 @@ class EngineProcess:
     def _ensure(self, timeout_s: float) -> socket.socket:
         if self._closed:
             raise EngineError("The service is shutting down: try again later.")
-        if self._connection is not None and self.is_running:
+        version = self._version()
+        if self._connection is not None and self.is_running and version == self._started_with:
             return self._connection
         self._stop()
+        self._started_with = version
         ours, theirs = socket.socketpair()
         with theirs:
             theirs.set_inheritable(True)

@@ -23,6 +23,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.engine.facts import gather
+from api.engine.signing import check_can_sign
 from api.engine.worker import Produced
 from api.errors import ApiError, BusyError, NotFoundError, RefusedError
 from api.storage.models import Consent, Mark, Portrait, Render, Subject, Use
@@ -104,9 +105,13 @@ class RenderEngine:
     # -- deciding
 
     def submit(self, actor: Actor, submission: Submission) -> str:
-        """Decide, log, and queue. Returns the render id. Raises RefusedError with every reason, BusyError."""
+        """Decide, log, and queue. Returns the render id.
+
+        Raises: RefusedError, with every reason; BusyError; SigningError: the result could not be signed.
+        """
         if self.num_waiting >= self._service.settings.render_queue:
             raise BusyError(_RETRY_AFTER_S)
+        check_can_sign(self._service.instance.pki)
         job = self.decide(actor, submission)
         self._queue.put(job)
         return job.render_id

@@ -1,6 +1,7 @@
 """The render worker: a process of its own that turns a permit and its inputs into a marked, signed file.
 
-It is given the *public* permit key, the watermark key and the signing authority, and nothing that could issue a permit.
+It is given the *public* permit key, the watermark key and the certificates, and nothing that could issue a permit or
+sign a manifest (see `api.engine.signing`).
 It checks every permit itself (signature, worker, expiry, single use, re-hashed inputs), so whoever reaches it without
 the gateway gets nothing.
 """
@@ -14,12 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
 from api.engine.child import Handler, Progress, connect, serve
 from api.engine.process import EngineProcess
+from api.engine.signing import ClaimSigner, GatewayKey, TimeStamping, worker_authority
 from api.engine.wire import Message
 from api.settings import Settings
 from policy.instance import Instance
 from policy.keys import public_key_bytes
+from policy.kms import Retirement
 
 PREPARE = "prepare"
 RENDER = "render"
@@ -52,8 +57,12 @@ class Worker:
     def __init__(self, settings: Settings, instance: Instance) -> None:
         self._settings = settings
         self._instance = instance
+        self._time_stamping = TimeStamping(settings, instance.pki)
         self.name = settings.worker_name
-        self.process = EngineProcess("api.engine.worker", self._hello)
+        keys = instance.keys
+        self.process = EngineProcess(
+            "api.engine.worker", self._hello, lambda: keys.kids("permit", "log", "watermark", "c2pa")
+        )
 
     def prepare(self, portrait_png: bytes) -> dict[str, Any]:
         """Analyse a normalised portrait and keep the analysis warm. Raises RemoteError with a `portrait.*` code."""
@@ -94,6 +103,7 @@ class Worker:
             {"portrait": portrait, "speech": speech},
             wall_s=self._settings.render_wall_s,
             on_progress=on_progress,
+            on_question=ClaimSigner(self._instance.keys.c2pa_key),
         )
         fields = answer.header["produced"]
         return Produced(
@@ -105,15 +115,27 @@ class Worker:
             duration_s=float(fields["duration_s"]),
         )
 
+    def close(self) -> None:
+        """Stop the process, and what it leans on."""
+        self.process.close()
+        self._time_stamping.close()
+
     def _hello(self) -> Message:
         settings, keys = self._settings, self._instance.keys
         return Message(
             {
                 "name": self.name,
                 "permit_public": base64.b64encode(public_key_bytes(keys.permit_public)).decode(),
-                "log_public": base64.b64encode(public_key_bytes(keys.log_public)).decode(),
+                "permit_retired": [
+                    {"public": base64.b64encode(public_key_bytes(each.public_key)).decode(), "at_s": each.at_s}
+                    for each in keys.service.retirements("permit")
+                    if isinstance(each.public_key, Ed25519PublicKey)
+                ],
+                "log_publics": [base64.b64encode(public_key_bytes(key)).decode() for key in keys.log_publics],
                 "ledger": str(self._instance.ledger_path.absolute()),
                 "pki": str(self._instance.pki.absolute()),
+                "tsa_url": self._time_stamping.url,
+                "tsa_roots_pem": self._time_stamping.roots_pem,
                 "threads": settings.threads,
             },
             {"watermark_key": keys.watermark_key},
@@ -125,25 +147,30 @@ class Worker:
 
 def prepare_worker(hello: Message) -> Handler:
     """Load models and keys; returns the handler of jobs."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     from generator.session import RenderWorker
-    from watermark.credentials import SigningAuthority
 
     set_threads(int(hello.header["threads"]))
+    claim_key = GatewayKey(Path(hello.header["pki"]))
     worker = RenderWorker(
         name=hello.header["name"],
         permit_public=Ed25519PublicKey.from_public_bytes(base64.b64decode(hello.header["permit_public"])),
         ledger_path=Path(hello.header["ledger"]),
         watermark_key=hello.attachments["watermark_key"],
-        authority=SigningAuthority.load(Path(hello.header["pki"])),
-        log_public=Ed25519PublicKey.from_public_bytes(base64.b64decode(hello.header["log_public"])),
+        authority=worker_authority(
+            Path(hello.header["pki"]), claim_key, hello.header["tsa_url"], hello.header["tsa_roots_pem"]
+        ),
+        log_publics=[Ed25519PublicKey.from_public_bytes(base64.b64decode(key)) for key in hello.header["log_publics"]],
+        permit_retired=[
+            Retirement(Ed25519PublicKey.from_public_bytes(base64.b64decode(each["public"])), float(each["at_s"]))
+            for each in hello.header["permit_retired"]
+        ],
     )
 
     def handle(job: Message, progress: Progress) -> Message:
         if job.header["op"] == PREPARE:
             summary = worker.prepare(job.attachments["portrait"])
             return Message({"summary": asdict(summary)})
+        claim_key.ask = progress.ask
         produced = worker.render(
             job.header["permit"],
             portrait=job.attachments["portrait"],
