@@ -110,7 +110,7 @@ def test_every_blink_shuts_the_eye_in_some_frame_and_opens_more_slowly_than_it_s
     shut = np.flatnonzero((blink_T[:-1] <= 0.0) & (blink_T[1:] > 0.0))
     assert len(shut) > 20
     falls, rises = [], []
-    for start in shut:
+    for start in shut[shut % MINUTE < MINUTE - 14]:  # the last one may be cut off
         course = blink_T[start : start + 14]
         assert course.max() == 1.0
         falls.append(int(np.argmax(course == 1.0)))
