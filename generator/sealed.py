@@ -8,12 +8,23 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from generator.errors import WeightsError
 
 WEIGHTS_FOLDER: Final = Path(__file__).parent / "weights"
 _HASHES: Final = "hashes.json"
+
+
+class WeightsSource(Protocol):
+    """Where the shipped weights come from, if not from the package."""
+
+    def read(self, name: str, expected_sha256: str) -> bytes:
+        """The bytes of a file, with exactly this hash. Raises: WeightsError."""
+        ...
+
+
+_source: WeightsSource | None = None
 
 
 def expected_hashes(folder: Path = WEIGHTS_FOLDER) -> dict[str, str]:
@@ -38,6 +49,8 @@ def read_weights(name: str, remedy: str, folder: Path = WEIGHTS_FOLDER) -> bytes
     """
     path = folder / name
     expected = expected_hashes(folder).get(name, "unknown")
+    if _source is not None and folder == WEIGHTS_FOLDER:
+        return _source.read(name, expected)
     what_to_do = (
         f"Expected sha256 {expected}. Reinstall placet, or make the file anew with `{remedy}`; "
         "`placet models list` shows every weights file and its state."
@@ -53,6 +66,16 @@ def read_weights(name: str, remedy: str, folder: Path = WEIGHTS_FOLDER) -> bytes
             + what_to_do
         )
     return data
+
+
+def use_source(source: WeightsSource | None) -> None:
+    """Let this process read the shipped weights from elsewhere: once, at the start of a worker.
+
+    Args:
+        source: e.g. `generator.sealing.SealedWeights`; None for the packaged files.
+    """
+    global _source
+    _source = source
 
 
 def write_weights(path: Path, data: bytes) -> str:
