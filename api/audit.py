@@ -117,6 +117,11 @@ class AuditDesk:
         return self._instance.archive
 
     @property
+    def current_policy(self) -> str:
+        """Hash of the policies in use."""
+        return self._instance.engine.policy_sha256
+
+    @property
     def index(self) -> EntryIndex:
         """The search index, up to date with the log."""
         self._index.catch_up()

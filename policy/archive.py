@@ -99,6 +99,13 @@ class PolicyArchive:
             return ()
         return tuple(sorted(path.name for path in self.directory.iterdir() if _SHA256.fullmatch(path.name)))
 
+    def named(self, prefix: str) -> str:
+        """The one hash that begins with `prefix`. Raises: ArchiveError: none or several do."""
+        found = [name for name in self.known() if name.startswith(prefix)]
+        if len(found) != 1:
+            raise ArchiveError(f"{len(found)} policy hashes that are kept begin with these digits; give more of them.")
+        return found[0]
+
     def texts(self, policy_sha256: str) -> PolicyTexts:
         """The texts behind a hash. Raises: ArchiveError: not kept, or changed since."""
         if not _SHA256.fullmatch(policy_sha256):
