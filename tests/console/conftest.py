@@ -25,7 +25,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expect, sync_playwright
 
 from api.app import create_app
 from api.client import Credentials, PlacetClient
@@ -50,6 +50,9 @@ CHROMIUM_FLAGS = (
 )
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1180, "height": 800}
+PATIENCE_MS = 60_000
+"""For a machine that does other things as well; nothing waits that long where nothing is wrong."""
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -96,6 +99,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         time.sleep(0.02)
     service: Service = app.state.service
     service.worker.process = EngineProcess("tests.console.toy_worker", service.worker._hello)
+    threading.Thread(target=service.intake.process.start, daemon=True).start()  # while the browser starts
     yield Site(settings.base_url, settings, service)
     running.should_exit = True
     thread.join(20)
@@ -124,7 +128,7 @@ class Visitor:
         self.site = site
         self.context = context
         self.page: Page = context.new_page()
-        self.page.set_default_timeout(15_000)
+        self.page.set_default_timeout(PATIENCE_MS)
         self.problems: list[str] = []
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
         self.page.on("console", self._heard)
