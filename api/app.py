@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import software_version
-from api.console import authorize, invitations, site
+from api.console.routes import ROUTERS
 from api.metrics import Metrics
 from api.problems import install_error_handlers
 from api.routes import (
@@ -22,10 +22,13 @@ from api.routes import (
     detections,
     docs,
     health,
+    myself,
     oauth,
     operators,
     renders,
+    softbinding,
     subjects,
+    texts,
     tlog,
 )
 from api.schemas import Problem
@@ -70,9 +73,24 @@ def create_app(settings: Settings, now: Callable[[], float] = time.time) -> Fast
         responses={"default": {"description": "A problem document (RFC 9457)", "model": Problem}},
     )
     install_error_handlers(app)
-    for module in (oauth, applications, subjects, consents, renders, detections, audit, tlog, operators, health, docs):
+    for module in (
+        oauth,
+        applications,
+        texts,
+        subjects,
+        myself,
+        consents,
+        renders,
+        detections,
+        softbinding,
+        audit,
+        tlog,
+        operators,
+        health,
+        docs,
+    ):
         app.include_router(module.router)
-    for router in (site.router, authorize.router, invitations.router, invitations.api_router):
+    for router in ROUTERS:
         app.include_router(router)
     app.add_middleware(BodyGuard, max_json_bytes=settings.max_json_bytes)
     app.add_middleware(RequestObserver)

@@ -379,7 +379,13 @@ class PlacetClient:
 
     def uses(self) -> list[dict[str, Any]]:
         """Every use of the subject's face, each with its inclusion proof."""
-        return list(self._json("GET", "/v1/subjects/me/uses", SCOPE_SUBJECT_SELF)["uses"])
+        found: list[dict[str, Any]] = []
+        start: int | None = 0
+        while start is not None:
+            page = self._json("GET", f"/v1/subjects/me/uses?start={start}", SCOPE_SUBJECT_SELF)
+            found += page["uses"]
+            start = page["next_start"]
+        return found
 
     # -- researchers
 

@@ -22,6 +22,7 @@ from policy.identity import (
     ALL_SCOPES,
     SCOPE_AUDIT_READ,
     SCOPE_DETECT_CREATE,
+    SCOPE_FETCH_MANIFESTS,
     SCOPE_OPERATOR_ADMIN,
     SCOPE_RENDER_CREATE,
     SCOPE_RENDER_READ,
@@ -30,10 +31,10 @@ from policy.identity import (
 )
 
 SCOPES_BY_KIND: dict[str, frozenset[str]] = {
-    "researcher": frozenset({SCOPE_RENDER_CREATE, SCOPE_RENDER_READ, SCOPE_DETECT_CREATE}),
-    "platform": frozenset({SCOPE_DETECT_CREATE}),
-    "auditor": frozenset({SCOPE_AUDIT_READ}),
-    "operator": frozenset({SCOPE_OPERATOR_ADMIN, SCOPE_AUDIT_READ, SCOPE_DETECT_CREATE}),
+    "researcher": frozenset({SCOPE_RENDER_CREATE, SCOPE_RENDER_READ, SCOPE_DETECT_CREATE, SCOPE_FETCH_MANIFESTS}),
+    "platform": frozenset({SCOPE_DETECT_CREATE, SCOPE_FETCH_MANIFESTS}),
+    "auditor": frozenset({SCOPE_AUDIT_READ, SCOPE_FETCH_MANIFESTS}),
+    "operator": frozenset({SCOPE_OPERATOR_ADMIN, SCOPE_AUDIT_READ, SCOPE_DETECT_CREATE, SCOPE_FETCH_MANIFESTS}),
     "subject": frozenset({SCOPE_SUBJECT_SELF}),
     "tool": ALL_SCOPES,
 }

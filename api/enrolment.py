@@ -1,40 +1,76 @@
-"""Enrolment of subjects: challenge, signed statement, portrait. Afterwards the subject's key speaks for the subject."""
+"""Enrolment of subjects: challenge, signed statement, portrait. Afterwards the subject's key speaks for the subject.
+
+Two forms, as everywhere (see `policy.consent`): a JWS under a key of the subject's own, or a passkey that is registered
+with the same challenge. A face that is protected already is enrolled by nobody else.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from joserfc import jws
 from joserfc.errors import JoseError
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
 from api.clients import ClientDirectory
 from api.engine.intake import Intake
 from api.engine.worker import Worker
-from api.errors import ChallengeError, ConflictError, InvalidFieldError, NotFoundError
+from api.errors import ApiError, ChallengeError, ConflictError, InvalidFieldError, NotFoundError
+from api.faces import FaceGallery
+from api.passkeys import PasskeyBook
+from api.pseudonyms import salted
 from api.storage.blobs import BlobStore
 from api.storage.database import Database
 from api.storage.models import Challenge, Portrait, Subject
 from api.storage.sealing import new_wrapped_key, seal, unseal
+from generator.personas import list_personas
 from policy.canonical import sha256_hex
-from policy.consent import key_thumbprint, new_nonce, public_jwk, verify_enrolment
-from policy.errors import StatementError
+from policy.consent import (
+    CLASS_ADULT,
+    CLASS_PERSONA,
+    Signed,
+    Signer,
+    new_nonce,
+    public_jwk,
+    verify_enrolment,
+)
+from policy.consent import Enrolment as VerifiedEnrolment
+from policy.errors import PasskeyAccountError, PasskeyError, StatementError
 from policy.gate import Gate
 from policy.keys import KeyRing
+from policy.passkey import PasskeySigner, credential_id_of, verify_registration
+
+ATTESTED_BY_SELF, ATTESTED_BY_MANIFEST, ATTESTED_BY_DECLARATION = "self", "manifest", "declaration"
+"""Who says that the class is right: the adult; the manifest that ships with a persona; whoever enrolled it."""
+_SALT_NUM_BYTES = 32
+
+
+class FaceProtectedError(ApiError):
+    """The portrait is like a face that somebody else has enrolled."""
+
+    code = "enrolment.face_protected"
 
 
 @dataclass(frozen=True)
 class IssuedChallenge:
-    """What a subject signs back: a nonce, their pseudonym, and the hash of their picture once normalised."""
+    """What a subject signs back: a nonce, their pseudonym, and the hash of their picture once normalised.
+
+    Attributes:
+        passkey_options: for `navigator.credentials.create`, if the subject signs with a passkey.
+    """
 
     nonce: str
     subject_id: str
     expires_at: float
     portrait_sha256: str | None
+    passkey_options: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,6 +94,8 @@ class Enrolment:
         gate: Gate,
         keys: KeyRing,
         clients: ClientDirectory,
+        passkeys: PasskeyBook,
+        faces: FaceGallery,
         intake: Intake,
         worker: Worker,
         now: Callable[[], float],
@@ -68,6 +106,8 @@ class Enrolment:
         self._gate = gate
         self._keys = keys
         self._clients = clients
+        self._passkeys = passkeys
+        self._faces = faces
         self._intake = intake
         self._worker = worker
         self._now = now
@@ -81,98 +121,119 @@ class Enrolment:
         with self._database.write() as session:
             session.execute(delete(Challenge).where(Challenge.expires_at < self._now()))
             session.add(Challenge(nonce=nonce, subject_id=subject_id, expires_at=expires_at))
-        return IssuedChallenge(nonce, subject_id, expires_at, portrait_sha256)
+        options = self._passkeys.options_for(subject_id, subject_id, bytes.fromhex(nonce))
+        return IssuedChallenge(nonce, subject_id, expires_at, portrait_sha256, options)
 
-    def enrol(self, portrait: bytes, statement_jws: str, unverified_jwk: str) -> EnrolledSubject:
+    def enrol(
+        self, portrait: bytes, signed: Signed, *, jwk: Mapping[str, Any] | None = None, registration: object = None
+    ) -> EnrolledSubject:
         """Take a subject on record.
 
         Args:
             portrait: image file as uploaded.
-            statement_jws: an EnrolmentStatement signed by the key in `unverified_jwk` (a JWK as JSON text).
-        Raises: StatementError, ChallengeError, RemoteError (`portrait.*`), ConflictError, InvalidFieldError.
+            signed: an EnrolmentStatement, as JWS by the key `jwk`, or with its assertion by a passkey.
+            jwk: the public key, for a JWS.
+            registration: the new passkey, as `navigator.credentials.create` answers, for an assertion.
+        Raises: StatementError, PasskeyError, ChallengeError, RemoteError (`portrait.*`), ConflictError,
+            InvalidFieldError, FaceProtectedError.
         """
-        key = _parse_jwk(unverified_jwk)
-        try:
-            challenge = self._take_challenge(statement_jws)
+        with self._refusals_logged():
+            challenge = self._take_challenge(signed)
             # (1) the key is theirs, the statement is fresh, the class is attested
-            enrolment = verify_enrolment(statement_jws, key, self._now(), nonce=challenge.nonce)
-        except (StatementError, ChallengeError) as error:
-            self._gate.record("enrolment.refused", {"code": error.code})
-            raise
-        statement = enrolment.statement
-        if statement.subject_id != challenge.subject_id:
-            raise ChallengeError("The statement must name the subject_id that came with the challenge.")
+            signer = self._signer(signed, challenge.nonce, jwk, registration)
+            enrolment = verify_enrolment(signed, signer, self._now(), nonce=challenge.nonce)
+            if enrolment.statement.subject_id != challenge.subject_id:
+                raise ChallengeError("The statement must name the subject_id that came with the challenge.")
         # (2) the picture is the one that was signed for, and can be animated
         png, seen = self._intake.portrait(portrait)
         portrait_sha256 = str(seen["sha256"])
-        if statement.portraits != (portrait_sha256,):
+        if enrolment.statement.portraits != (portrait_sha256,):
             raise InvalidFieldError(
                 f"The statement must name exactly this portrait, whose normalised form has SHA-256 {portrait_sha256}."
             )
         summary = self._worker.prepare(png)
-        # (3) on record, log first
-        return self._store(
-            statement.subject_id,
-            statement.subject_class,
-            dict(enrolment.public_jwk),
-            png,
-            summary,
-            {
-                "class": statement.subject_class,
-                "statement_sha256": enrolment.sha256,
-                "key_thumbprint": key_thumbprint(key),
-            },
-        )
+        template = base64.b64decode(seen["template"]) if seen.get("template") else None
+        # (3) the face is nobody else's; on record, log first
+        attested_by = _attested_by(enrolment.statement.subject_class, sha256_hex(portrait))
+        with self._refusals_logged():
+            return self._store(enrolment, png, summary, template, attested_by, registration)
 
     def _store(
         self,
-        subject_id: str,
-        subject_class: str,
-        key: dict[str, Any],
+        enrolment: VerifiedEnrolment,
         png: bytes,
         summary: dict[str, Any],
-        body: dict[str, Any],
+        template: bytes | None,
+        attested_by: str,
+        registration: object,
     ) -> EnrolledSubject:
-        portrait_sha256 = sha256_hex(png)
-        wrapped_key = new_wrapped_key(self._keys.subject_key_wrap)
-        sealed_blob = self._blobs.put(
-            seal(png, subject_id=subject_id, wrapped_key=wrapped_key, wrapping_key=self._keys.subject_key_wrap)
-        )
-        with self._database.write() as session:
-            if session.get(Portrait, portrait_sha256) is not None:
-                self._blobs.remove(sealed_blob)
-                raise ConflictError("This portrait is enrolled already: its subject can use it, nobody else can.")
-            evidence = self._gate.record(
-                "subject.enrolled",
-                {
-                    **body,
-                    "subject": self._gate.pseudonym("subject", subject_id),
-                    "portrait": self._gate.pseudonym("portrait", portrait_sha256),
-                },
-            )
-            now = self._now()
-            session.add(
-                Subject(
+        statement, portrait_sha256 = enrolment.statement, sha256_hex(png)
+        subject_id, keys, now = statement.subject_id, self._keys.service, self._now()
+        wrapped_key = new_wrapped_key(subject_id, keys)
+        sealed_blob = self._blobs.put(seal(png, subject_id=subject_id, wrapped_key=wrapped_key, keys=keys))
+        try:
+            with self._database.write() as session:
+                self._check_nobody_elses(session, portrait_sha256, template, subject_id)
+                salt = secrets.token_bytes(_SALT_NUM_BYTES)
+                evidence = self._gate.record(
+                    "subject.enrolled",
+                    {
+                        "class": statement.subject_class,
+                        "attested_by": attested_by,
+                        "statement_sha256": enrolment.sha256,
+                        "key_thumbprint": statement.key_thumbprint,
+                        "signed_with": "jws" if enrolment.assertion is None else "passkey",
+                        "text": f"enrolment.{statement.text_version}.{statement.language}",
+                        "subject": salted(self._keys, "subject", subject_id, salt),
+                        "portrait": salted(self._keys, "portrait", portrait_sha256, salt),
+                    },
+                )
+                subject = Subject(
                     subject_id=subject_id,
-                    subject_class=subject_class,
-                    public_jwk=key,
+                    subject_class=statement.subject_class,
+                    public_jwk=dict(enrolment.public_jwk),
+                    enrolment=enrolment.signed,
+                    attested_by=attested_by,
                     wrapped_key=wrapped_key,
+                    pseudonym_salt=salt,
                     created_at=now,
                     log_index=evidence.index,
                 )
-            )
-            session.flush()
-            session.add(
-                Portrait(
-                    sha256=portrait_sha256,
-                    subject_id=subject_id,
-                    sealed_blob=sealed_blob,
-                    summary=summary,
-                    created_at=now,
+                session.add(subject)
+                session.flush()
+                session.add(
+                    Portrait(
+                        sha256=portrait_sha256,
+                        subject_id=subject_id,
+                        sealed_blob=sealed_blob,
+                        summary=summary,
+                        created_at=now,
+                    )
                 )
-            )
-            self._clients.add_subject(session, subject_id, key, evidence.index)
+                session.flush()
+                if template is not None:
+                    self._faces.add(session, subject, portrait_sha256, template)
+                self._clients.add_subject(session, subject_id, enrolment.public_jwk, evidence.index)
+                if enrolment.assertion is not None:
+                    nonce = bytes.fromhex(statement.nonce)
+                    self._passkeys.register(session, subject_id, registration, challenge=nonce)
+                    session.flush()
+                    self._passkeys.note_use(session, enrolment.assertion)
+        except BaseException:
+            self._blobs.remove(sealed_blob)
+            raise
         return EnrolledSubject(subject_id, portrait_sha256, summary, evidence.index)
+
+    def _check_nobody_elses(
+        self, session: Session, portrait_sha256: str, template: bytes | None, subject_id: str
+    ) -> None:
+        if session.get(Portrait, portrait_sha256) is not None:
+            raise ConflictError("This portrait is enrolled already: its subject can use it, nobody else can.")
+        if self._faces.look(session, template, subject_id).matches_other_subject:
+            raise FaceProtectedError(
+                "This face is enrolled already, and only who enrolled it can use it. If it is yours, use that account; "
+                "if it only resembles another, the operator can look into it."
+            )
 
     def find(self, subject_id: str) -> tuple[Subject, list[Portrait]]:
         """A subject and their portraits. Raises NotFoundError."""
@@ -201,12 +262,25 @@ class Enrolment:
             self._blobs.get(portrait.sealed_blob),
             subject_id=portrait.subject_id,
             wrapped_key=subject.wrapped_key,
-            wrapping_key=self._keys.subject_key_wrap,
+            keys=self._keys.service,
         )
 
-    def _take_challenge(self, statement_jws: str) -> Challenge:
+    def _signer(self, signed: Signed, nonce: str, jwk: Mapping[str, Any] | None, registration: object) -> Signer:
+        """Who must have signed the enrolment: the key that came with it, or the passkey that is registered."""
+        if (jwk is None) == (registration is None) or isinstance(signed, Mapping) != (jwk is None):
+            raise InvalidFieldError("Send a JWS with its public_jwk, or statement and assertion with the registration.")
+        if jwk is not None:
+            return jwk
+        site = self._passkeys.site
+        new = verify_registration(registration, challenge=bytes.fromhex(nonce), rp_id=site.rp_id, origin=site.origin)
+        assert isinstance(signed, Mapping)
+        if credential_id_of(signed.get("assertion")) != new.credential_id:
+            raise PasskeyAccountError("The statement must be signed with the passkey that is registered with it.")
+        return PasskeySigner(site, new.public_jwk, new.sign_count)
+
+    def _take_challenge(self, signed: Signed) -> Challenge:
         """The challenge that a statement says it answers, used up by being taken."""
-        nonce = _unverified_nonce(statement_jws)
+        nonce = _unverified_nonce(signed)
         with self._database.write() as session:
             challenge = session.get(Challenge, nonce) if nonce else None
             if challenge is not None:
@@ -215,8 +289,19 @@ class Enrolment:
             raise ChallengeError("This challenge is unknown, used or too old: ask for a new one and sign again.")
         return challenge
 
+    @contextmanager
+    def _refusals_logged(self) -> Iterator[None]:
+        try:
+            yield
+        except (StatementError, PasskeyError, ApiError) as error:
+            evidence = self._gate.record("enrolment.refused", {"code": error.code})
+            if isinstance(error, ApiError):
+                error.extras.setdefault("log_index", evidence.index)
+            raise
 
-def _parse_jwk(unverified_jwk: str) -> Mapping[str, Any]:
+
+def parse_jwk(unverified_jwk: str) -> Mapping[str, Any]:
+    """A public key out of a form. Raises: InvalidFieldError, StatementKeyError."""
     try:
         key = json.loads(unverified_jwk)
     except (ValueError, RecursionError) as exc:
@@ -228,10 +313,21 @@ def _parse_jwk(unverified_jwk: str) -> Mapping[str, Any]:
     return key
 
 
-def _unverified_nonce(statement_jws: str) -> str:
-    try:
-        payload = json.loads(jws.extract_compact(statement_jws.encode()).payload)
-    except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
-        return ""
+def _attested_by(subject_class: str, upload_sha256: str) -> str:
+    if subject_class == CLASS_ADULT:
+        return ATTESTED_BY_SELF
+    shipped = {persona.portrait_sha256 for persona in list_personas()}
+    is_shipped = subject_class == CLASS_PERSONA and upload_sha256 in shipped
+    return ATTESTED_BY_MANIFEST if is_shipped else ATTESTED_BY_DECLARATION
+
+
+def _unverified_nonce(signed: Signed) -> str:
+    if isinstance(signed, Mapping):
+        payload = signed.get("statement")
+    else:
+        try:
+            payload = json.loads(jws.extract_compact(signed.encode()).payload)
+        except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
+            return ""
     nonce = payload.get("nonce") if isinstance(payload, dict) else None
     return nonce if isinstance(nonce, str) else ""

@@ -119,6 +119,12 @@ class ContentTypeError(RequestError):
         super().__init__(f"Send the body with Content-Type {expected}.")
 
 
+class QueryTooLongError(RequestError):
+    """A query parameter is too long for an address."""
+
+    code = "request.too_long"
+
+
 class TokenError(ApiError):
     """The access token was not accepted. The sentence names the check that failed, never the token."""
 
@@ -292,12 +298,15 @@ STATUS_BY_CODE: dict[str, int] = {
     "conflict": 409,
     "enrolment": 422,
     "enrolment.challenge": 409,
+    "enrolment.face_protected": 403,
     "service.busy": 503,
     "intake": 422,
     "engine": 503,
     "storage": 500,
     # policy
     "consent.epoch": 409,
+    "consent.too_many": 409,
+    "consent.ended": 409,
     "consent.revoked": 403,
     "canonical": 422,
     "identity": 422,
@@ -312,6 +321,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "statement": 422,
     "statement.signature": 403,
     "statement.nonce": 409,
+    "text": 500,
     "log": 503,
     "log.not_found": 404,
     "log.proof": 422,
@@ -330,6 +340,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "mark.invalid_id": 422,
     "credentials": 500,
     "credentials.signing": 503,
+    "softbinding": 400,
     "credentials.time_stamp": 503,
     # generator, detector
     "generator": 500,
@@ -339,6 +350,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "speech": 422,
     "control": 422,
     "persona": 404,
+    "template": 500,
     "weights": 500,
     "grant": 403,
     "evidence": 403,

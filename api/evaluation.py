@@ -6,6 +6,7 @@ log keeps. Outputs are marked, signed and registered like any other.
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 from collections.abc import Iterator
@@ -98,6 +99,7 @@ def evaluate_render(
             controls=controls or {},
             action=ACTION_EVALUATE,
             attested_class=attested_class,
+            template=base64.b64decode(seen["template"]),
         ),
     )
     service.renders.run(job)

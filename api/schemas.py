@@ -25,7 +25,10 @@ def moment_or_none(seconds: float | None) -> datetime | None:
 def _aware(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("add a time zone, for example 2027-01-31T00:00:00Z")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as exc:  # the first and last hours of the calendar
+        raise ValueError("choose a year between 1 and 9999, in UTC") from exc
 
 
 Moment = Annotated[datetime, AfterValidator(_aware)]
@@ -85,6 +88,9 @@ class ChallengeOut(ResponseModel):
     nonce: str
     subject_id: str = Field(description="The pseudonym that the statement must name.")
     portrait_sha256: str | None = Field(description="SHA-256 of the normalised portrait, if one was sent along.")
+    passkey_options: dict[str, Any] = Field(
+        description="For `navigator.credentials.create`, to sign with a passkey; its challenge is the nonce."
+    )
     expires_at: datetime
 
 
@@ -110,6 +116,10 @@ class ProfileOut(ResponseModel):
 
     subject_id: str
     subject_class: str
+    attested_by: Literal["self", "manifest", "declaration"] = Field(
+        description="Who says so: the adult; the manifest of a shipped persona; whoever enrolled it."
+    )
+    pseudonym: str = Field(description="Your name in the log.")
     epoch: int = Field(description="Counts revocations; put it into the next consent.")
     portraits: list[PortraitOut]
     enrolled_at: datetime
@@ -121,24 +131,143 @@ class UseOut(ResponseModel):
 
     kind: str = Field(examples=["decision.refused", "delivery"])
     org: str
+    client_id: str
+    client_name: str = Field(description="Name under which the operator has vetted the client.")
     purpose: str
     render_id: str | None
     consent_id: str | None
     at: datetime
     log_index: int
+    entry: dict[str, Any] = Field(description="The entry itself; its canonical form is the leaf that is proven.")
     evidence: Evidence
 
 
 class UsesOut(ResponseModel):
-    """Every use of the subject's face."""
+    """Uses of the subject's face, oldest first."""
 
     uses: list[UseOut]
+    next_start: int | None = Field(None, description="`start` of the next page, if there are more.")
+
+
+class PasskeyIn(RequestModel):
+    """A new passkey."""
+
+    registration: dict[str, Any] = Field(description="Answer of `navigator.credentials.create`.")
+    label: str = Field("", max_length=100)
+
+
+class PasskeyOut(ResponseModel):
+    """A passkey on record."""
+
+    credential_id: str = Field(description="base64url")
+    label: str
+    backed_up: bool
+    created_at: datetime
+    used_at: datetime | None
+    log_index: int
+
+
+class PasskeysOut(ResponseModel):
+    """The passkeys of an account."""
+
+    passkeys: list[PasskeyOut]
+
+
+class PasskeyOptionsOut(ResponseModel):
+    """What the browser asks an authenticator."""
+
+    options: dict[str, Any]
+
+
+class ErasureOut(ResponseModel):
+    """Everything that was kept is gone."""
+
+    subject_id: str
+    erased_at: datetime
+    num_portraits: int
+    num_videos: int
+    log_index: int
 
 
 class StatementIn(RequestModel):
-    """A statement signed by the subject: a compact JWS."""
+    """A statement signed by the subject: a compact JWS, or the statement itself with a passkey's assertion of it."""
 
-    statement: str = Field(min_length=1, max_length=65536)
+    statement: Annotated[str, Field(min_length=1, max_length=65536)] | dict[str, Any] = Field(
+        description="compact JWS; or, with `assertion`, the statement as JSON object"
+    )
+    assertion: dict[str, Any] | None = Field(
+        None, description="of `navigator.credentials.get`, challenge = SHA-256 of the canonical statement"
+    )
+
+    @property
+    def signed(self) -> str | dict[str, Any]:
+        """As `policy.consent` takes it."""
+        if self.assertion is None and isinstance(self.statement, str):
+            return self.statement
+        return {"statement": self.statement, "assertion": self.assertion}
+
+
+class SectionOut(ResponseModel):
+    """A paragraph of a text; `key` is the same in every language."""
+
+    key: str
+    heading: str
+    text: str
+
+
+class TextNameOut(ResponseModel):
+    """A text that a statement may name."""
+
+    kind: Literal["consent", "enrolment", "erasure"]
+    version: str
+    language: str
+    sha256: str
+
+
+class TextOut(TextNameOut):
+    """A text with its empty places, in Markdown."""
+
+    source: str
+
+
+class TextsOut(ResponseModel):
+    """Every text that a statement may name."""
+
+    texts: list[TextNameOut]
+    purposes: dict[str, dict[str, str]] = Field(description="Language -> purpose IRI -> its sentence.")
+
+
+class ShownTextOut(TextNameOut):
+    """A text with the values of a statement in it."""
+
+    title: str
+    lead: str
+    sections: list[SectionOut]
+
+
+class ConsentTermsIn(RequestModel):
+    """What a subject is about to agree to; the service turns it into a statement to read and sign."""
+
+    grantee_org: str = Field(min_length=1, max_length=128)
+    grantee_client: str = Field(min_length=1, max_length=128)
+    purposes: list[Annotated[str, Field(max_length=200)]] = Field(min_length=1, max_length=16)
+    portraits: list[Sha256] | None = Field(None, max_length=64, description="By default all that are enrolled.")
+    controls: list[Annotated[str, Field(max_length=64)]] = Field(default_factory=list, max_length=64)
+    not_before: Moment | None = None
+    expires_at: Moment
+    max_uses: int = Field(ge=1, le=1_000_000)
+    language: str = Field("en", max_length=35)
+    supersedes: Sha256 | None = Field(None, description="SHA-256 of the consent that this one narrows.")
+
+
+class ConsentDraftOut(ResponseModel):
+    """A statement ready to be signed, and what it says in plain words. Nothing is on record yet."""
+
+    statement: dict[str, Any]
+    canonical: str = Field(description="RFC 8785 text of the statement: what is hashed and signed.")
+    sha256: str
+    text: ShownTextOut
+    passkey_options: dict[str, Any] = Field(description="For `navigator.credentials.get`.")
 
 
 class ConsentOut(ResponseModel):
@@ -146,9 +275,12 @@ class ConsentOut(ResponseModel):
 
     consent_id: str
     subject_id: str
-    state: Literal["live", "not_yet", "expired", "used_up", "revoked"]
+    state: Literal["live", "not_yet", "expired", "used_up", "superseded", "revoked"]
     statement: dict[str, Any]
+    signed: str = Field(description="As it came: compact JWS, or statement and assertion as JSON.")
     sha256: str = Field(description="SHA-256 that decisions, permits and manifests name this consent by.")
+    grantee_name: str = Field(description="Name under which the operator has vetted the grantee's client.")
+    superseded_by: str | None = Field(description="The narrower consent in its place.")
     num_uses: int
     given_at: datetime
     revoked_at: datetime | None

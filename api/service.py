@@ -37,6 +37,7 @@ from api.oauth.resource import AccessTokenValidator, BearerScheme, DPoPScheme, O
 from api.oauth.server import EmbeddedServer
 from api.passkeys import PasskeyBook, relying_party
 from api.pseudonyms import SubjectPseudonyms
+from api.resolver import ManifestRepository
 from api.settings import Settings
 from api.storage.blobs import BlobStore
 from api.storage.database import Database
@@ -104,6 +105,7 @@ class Service:
             leeway_s=settings.clock_leeway_s,
         )
         self.trust_roots_pem = trust_roots_pem(self.instance.pki, settings)
+        self.manifests = ManifestRepository(self.database, self.blobs, self.trust_roots_pem.decode())
         self.intake = Intake(settings)
         self.worker = Worker(settings, self.instance)
         self.examiner = Examiner(settings, self.keys, self.trust_roots_pem)

@@ -14,6 +14,7 @@ The tree, with the stable `code` of each leaf::
     │   └── FaceTurnedAwayError             portrait.face_turned_away   422
     ├── ControlError                        control                     422
     ├── WeightsError                        weights                     500
+    ├── TemplateError                       template                    500
     ├── PersonaError                        persona                     (in generator.personas)
     ├── GrantMismatchError                  grant.mismatch              403
     └── EvidenceMismatchError               evidence.mismatch           403
@@ -140,6 +141,13 @@ class WeightsError(GeneratorError):
     """A weights file is missing, damaged or made for another version; reinstall, or rebuild it with `placet train`."""
 
     code = "weights"
+    http_status = 500
+
+
+class TemplateError(GeneratorError):
+    """A stored face template is damaged or was made by another model; enrol the portrait again."""
+
+    code = "template"
     http_status = 500
 
 

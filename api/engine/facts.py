@@ -6,20 +6,24 @@ of a consent or the last seconds of a budget.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from api.storage.models import Client, Consent, Portrait, Render, Subject
+from api.faces import Likeness
+from api.storage.models import Client, Consent, Render, Subject
 from policy.decision import ConsentFacts, Facts, RenderRequest, choose_consent
-from policy.facts import FACE_MATCH, FACE_UNKNOWN
 
 COUNTED = ("queued", "running", "delivered")
 """Renders in these states use up consents and budgets."""
 
 NO_TERM = 253402300799  # 9999-12-31: an approval without an end
 _DAY_S = 86400
+_MOST_OF_CLIENT = 200
+_MOST_OF_OTHERS = 16
 
 
 def gather(
@@ -28,12 +32,14 @@ def gather(
     *,
     now: float,
     max_duration_s: float,
+    likeness: Likeness,
     attested_class: str = "",
     besides: str = "",
 ) -> tuple[Facts, Consent | None]:
     """Facts for a decision, and the consent on record that they put forward.
 
     Args:
+        likeness: what `api.faces` says about the face in the portrait.
         besides: a render that does not count as a use: the one that is being decided on again.
     """
     client = session.get_one(Client, request.client_id)
@@ -47,14 +53,9 @@ def gather(
         max_streams=client.max_concurrent,
         max_duration_ms=round(max_duration_s * 1000),
         attested_class=attested_class,
+        face_match=likeness.face_match,
+        matches_other_subject=likeness.matches_other_subject,
         now=int(now),
-    )
-    portrait = session.get(Portrait, request.portrait_sha256)
-    is_of_another = portrait is not None and portrait.subject_id != request.subject_id
-    facts = replace(
-        facts,
-        face_match=FACE_UNKNOWN if portrait is None or is_of_another else FACE_MATCH,
-        matches_other_subject=is_of_another and portrait is not None and portrait.subject.subject_class == "adult",
     )
     if subject is None:
         return facts, None
@@ -64,20 +65,33 @@ def gather(
         subject_erased=subject.erased_at is not None,
         subject_epoch=subject.epoch,
     )
-    on_record = {
-        consent.sha256: consent
-        for consent in session.scalars(select(Consent).where(Consent.subject_id == subject.subject_id))
-    }
-    candidates = [consent_facts(session, consent, besides) for consent in on_record.values()]
-    # what was said to this client comes first: “you have been revoked” helps more than “somebody else may”
-    own = [each for each in candidates if (each.grantee_org, each.grantee_client) == (request.org, request.client_id)]
-    chosen = choose_consent(own or candidates, request, facts)
+    on_record = {consent.sha256: consent for consent in _candidates(session, subject.subject_id, request, now)}
+    uses = num_uses_by_consent(session, [each.consent_id for each in on_record.values()], besides)
+    candidates = [consent_facts(consent, uses.get(consent.consent_id, 0)) for consent in on_record.values()]
+    chosen = choose_consent(candidates, request, facts)
     if chosen is None:
         return facts, None
     return replace(facts, consent=chosen), on_record[chosen.sha256]
 
 
-def consent_facts(session: Session, consent: Consent, besides: str = "") -> ConsentFacts:
+def _candidates(session: Session, subject_id: str, request: RenderRequest, now: float) -> Sequence[Consent]:
+    """The consents that a decision may have to look at: a bounded number, however many were ever given.
+
+    What was said to this client comes first: "you have been revoked" helps more than "somebody else may". Of the live
+    ones of a client there are never more than `_MOST_OF_CLIENT` (see `api.consents`), so none is left out; dead ones
+    and those of others only serve to name the reason.
+    """
+    of_subject = select(Consent).where(Consent.subject_id == subject_id, Consent.superseded_by.is_(None))
+    own = of_subject.where(Consent.grantee_client == request.client_id, Consent.grantee_org == request.org)
+    live = (Consent.revoked_at.is_(None), Consent.expires_at > now)
+    for among, most in ((own.where(*live), _MOST_OF_CLIENT), (own, _MOST_OF_OTHERS), (of_subject, _MOST_OF_OTHERS)):
+        found = session.scalars(among.order_by(Consent.expires_at.desc()).limit(most)).all()
+        if found:
+            return found
+    return []
+
+
+def consent_facts(consent: Consent, uses: int) -> ConsentFacts:
     """A consent on record, and what has happened to it since it was signed."""
     statement = consent.statement
     return ConsentFacts(
@@ -90,7 +104,7 @@ def consent_facts(session: Session, consent: Consent, besides: str = "") -> Cons
         not_before=int(statement["not_before"]),
         expires_at=int(statement["expires_at"]),
         max_uses=int(statement["max_uses"]),
-        uses=num_uses(session, consent.consent_id, besides),
+        uses=uses,
         epoch=consent.epoch,
         revoked=consent.revoked_at is not None,
     )
@@ -104,12 +118,24 @@ def num_uses(session: Session, consent_id: str, besides: str = "") -> int:
     return session.scalar(counted) or 0
 
 
-def _num_streams(session: Session, client_id: str, besides: str) -> int:
-    """Renders of the client that run now."""
-    running = select(func.count()).where(
-        Render.client_id == client_id, Render.status == "running", Render.render_id != besides
+def num_uses_by_consent(
+    session: Session, consent_ids: Sequence[str] | Select[Any], besides: str = ""
+) -> dict[str, int]:
+    """The same for many consents with one query; those without a use are left out."""
+    counted = (
+        select(Render.consent_id, func.count())
+        .where(Render.consent_id.in_(consent_ids), Render.status.in_(COUNTED), Render.render_id != besides)
+        .group_by(Render.consent_id)
     )
-    return session.scalar(running) or 0
+    return {str(consent_id): count for consent_id, count in session.execute(counted)}
+
+
+def _num_streams(session: Session, client_id: str, besides: str) -> int:
+    """Renders of the client that wait or run: each holds a place that others cannot have."""
+    open_now = select(func.count()).where(
+        Render.client_id == client_id, Render.status.in_(("queued", "running")), Render.render_id != besides
+    )
+    return session.scalar(open_now) or 0
 
 
 def _budget_used_ms(session: Session, client_id: str, now: float, besides: str) -> int:

@@ -8,6 +8,7 @@ processor time and wall-clock time, may write no file, and is thrown away afterw
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ctypes
 import hashlib
@@ -52,7 +53,10 @@ class Intake:
         self.process = process or EngineProcess("api.engine.intake", lambda: Message({}))
 
     def portrait(self, data: bytes) -> tuple[bytes, dict[str, Any]]:
-        """Normalised PNG and what was seen in it. Raises RemoteError with a `portrait.*` or `intake.*` code."""
+        """Normalised PNG and what was seen in it: `sha256`, and the `template` of the face in base64.
+
+        Raises RemoteError with a `portrait.*` or `intake.*` code.
+        """
         answer = self._call(PORTRAIT, data)
         return answer.attachments["data"], answer.header["summary"]
 
@@ -96,8 +100,11 @@ def main() -> None:
 
 
 def _import_decoders() -> None:
+    import generator.likeness
     import generator.portrait
     import generator.speech  # noqa: F401
+
+    generator.likeness.load_models()  # read once, shared by all forks
 
 
 def _in_child(job: Message, limits: dict[str, Any], gateway: socket.socket) -> Message:
@@ -191,11 +198,14 @@ def _decode(kind: str, data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def _decode_portrait(data: bytes) -> tuple[dict[str, Any], bytes]:
+    from generator.likeness import face_template
     from generator.portrait import decode_portrait, locate_face, normalise_portrait
 
     png = normalise_portrait(data)
-    locate_face(decode_portrait(png))  # raises unless there is exactly one face, large enough
-    return {"sha256": hashlib.sha256(png).hexdigest()}, png
+    image_HW3 = decode_portrait(png)
+    face = locate_face(image_HW3)  # raises unless there is exactly one face, large enough
+    template = base64.b64encode(face_template(image_HW3, face).to_bytes()).decode()
+    return {"sha256": hashlib.sha256(png).hexdigest(), "template": template}, png
 
 
 def _decode_speech(data: bytes) -> tuple[dict[str, Any], bytes]:

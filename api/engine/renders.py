@@ -26,7 +26,8 @@ from api.engine.facts import gather
 from api.engine.signing import check_can_sign
 from api.engine.worker import Produced
 from api.errors import ApiError, BusyError, NotFoundError, RefusedError
-from api.storage.models import Consent, Mark, Portrait, Render, Subject, Use
+from api.faces import Likeness
+from api.storage.models import Client, Consent, Mark, Portrait, Render, Subject, Use
 from policy.canonical import sha256_hex
 from policy.decision import ACTION_RENDER, RenderRequest
 from policy.gate import MAX_RULING_AGE_S, Ruling
@@ -65,6 +66,7 @@ class RenderJob:
     controls: dict[str, Any]
     mark_id: str
     consent: dict[str, Any] | None
+    template: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Submission:
 
     Attributes:
         portrait: normalised PNG, or None to use the enrolled portrait with `portrait_sha256`.
+        template: of the face in `portrait`; None to use that of the enrolled portrait, if there is one.
         speech: 16 kHz mono PCM16 WAV.
         attested_class: the operator's word on what the portrait is, for the action evaluate.
     """
@@ -86,6 +89,7 @@ class Submission:
     controls: dict[str, Any]
     action: str = ACTION_RENDER
     attested_class: str = ""
+    template: bytes | None = None
 
 
 class RenderEngine:
@@ -135,6 +139,7 @@ class RenderEngine:
                 request,
                 now=service.now(),
                 max_duration_s=service.settings.max_speech_s,
+                likeness=self._likeness(session, submission.template, request),
                 attested_class=submission.attested_class,
             )
             ruling = service.gate.rule(request, facts)
@@ -147,7 +152,7 @@ class RenderEngine:
                     ruling.evidence.index,
                     "decision.allowed" if allowed else "decision.refused",
                     submission.subject_id,
-                    actor.org,
+                    actor,
                     submission.purpose,
                     render_id,
                     consent_id,
@@ -207,7 +212,14 @@ class RenderEngine:
                 "purpose": submission.purpose,
                 "expires_at": int(consent.statement["expires_at"]),
             },
+            template=submission.template,
         )
+
+    def _likeness(self, session: Session, template: bytes | None, request: RenderRequest) -> Likeness:
+        """Whose face the portrait shows, by the template of what was sent or of what is enrolled under its hash."""
+        faces = self._service.faces
+        template = template or faces.of_portrait(session, request.portrait_sha256)
+        return faces.look(session, template, request.subject_id)
 
     def _enrolled_portrait(self, session: Session, submission: Submission) -> bytes | None:
         portrait = session.get(Portrait, submission.portrait_sha256)
@@ -326,6 +338,7 @@ class RenderEngine:
                 job.ruling.request,
                 now=service.now(),
                 max_duration_s=service.settings.max_speech_s,
+                likeness=self._likeness(session, job.template, job.ruling.request),
                 attested_class=job.ruling.facts.attested_class,
                 besides=job.render_id,
             )
@@ -428,9 +441,9 @@ class RenderEngine:
     def _note_use_of(self, session: Session, render: Render, log_index: int, kind: str) -> None:
         if render.subject_id is None:
             return
-        org = self._service.clients.find(render.client_id).org
+        by = self._service.clients.find(render.client_id)
         self._note_use(
-            session, log_index, kind, render.subject_id, org, render.purpose, render.render_id, render.consent_id
+            session, log_index, kind, render.subject_id, by, render.purpose, render.render_id, render.consent_id
         )
 
     def _note_use(
@@ -439,7 +452,7 @@ class RenderEngine:
         log_index: int,
         kind: str,
         subject_id: str,
-        org: str,
+        by: Actor | Client,
         purpose: str,
         render_id: str | None,
         consent_id: str | None,
@@ -449,7 +462,8 @@ class RenderEngine:
                 log_index=log_index,
                 subject_id=subject_id,
                 kind=kind,
-                org=org,
+                org=by.org,
+                client_id=by.client_id,
                 purpose=purpose[:200],
                 render_id=render_id,
                 consent_id=consent_id,
@@ -459,13 +473,25 @@ class RenderEngine:
 
 
 def check_consent(session: Session, render: Render) -> None:
-    """Raises ConsentWithdrawnError if the consent of a render was revoked, or everything of that epoch was."""
+    """Hold a render to what the person shown allows now.
+
+    A consent that was narrowed is judged by the one in its place: what that still covers goes on, the rest ends.
+
+    Raises: ConsentWithdrawnError: revoked, withdrawn with everything of that epoch, erased, or narrowed.
+    """
     if render.consent_id is None:
         return
     consent = session.get_one(Consent, render.consent_id)
     subject = session.get_one(Subject, consent.subject_id)
     if consent.revoked_at is not None or subject.epoch != render.consent_epoch or subject.erased_at is not None:
         raise ConsentWithdrawnError("The person shown has revoked their consent: nothing of it is given out any more.")
+    while consent.superseded_by is not None:
+        consent = session.get_one(Consent, consent.superseded_by)
+        allowed = consent.statement
+        covers = render.purpose in allowed["purposes"] and render.portrait_sha256 in allowed["portraits"]
+        controls = set(allowed["controls"])
+        if consent.revoked_at is not None or not covers or not ("*" in controls or set(render.controls) <= controls):
+            raise ConsentWithdrawnError("The person shown has narrowed their consent: it does not cover this any more.")
 
 
 def refusal(ruling: Ruling) -> RefusedError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any, cast
 
@@ -79,10 +80,10 @@ def _submit(service: ServiceDep, actor: Actor, form: Form) -> RenderOut:
             if "portrait" not in form.files
             else InvalidFieldError("Send either the portrait or its portrait_sha256, not both.")
         )
-    portrait = None
+    portrait, template = None, None
     if "portrait" in form.files:
-        portrait, summary = service.intake.portrait(form.files["portrait"])
-        portrait_sha256 = str(summary["sha256"])
+        portrait, seen = service.intake.portrait(form.files["portrait"])
+        portrait_sha256, template = str(seen["sha256"]), base64.b64decode(seen["template"])
     else:
         portrait_sha256 = form.text("portrait_sha256")
         if len(portrait_sha256) != 64 or not set(portrait_sha256) <= set("0123456789abcdef"):
@@ -98,6 +99,7 @@ def _submit(service: ServiceDep, actor: Actor, form: Form) -> RenderOut:
         speech_s=speech_s,
         purpose=purpose,
         controls=controls,
+        template=template,
     )
     render_id = service.renders.submit(actor, submission)
     return _out(service, service.renders.find(render_id, actor.client_id))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import select
 
-from api.deps import ServiceDep, SubjectSelf, limited
-from api.schemas import ChallengeOut, Evidence, PortraitOut, ProfileOut, SubjectOut, UseOut, UsesOut, moment
-from api.storage.models import Use
-from api.uploads import read_form
+from api.deps import ServiceDep, limited
+from api.enrolment import EnrolledSubject, parse_jwk
+from api.errors import MissingFieldError
+from api.schemas import ChallengeOut, SubjectOut, moment
+from api.statements import signed_of_form, strict_json
+from api.uploads import Form, read_form
 
 router = APIRouter(prefix="/v1/subjects", tags=["subjects"])
 
@@ -27,11 +28,19 @@ _ENROL_BODY = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["portrait", "enrolment", "public_jwk"],
+                    "required": ["portrait", "enrolment"],
                     "properties": {
                         "portrait": _PORTRAIT,
-                        "enrolment": {"type": "string", "description": "signed EnrolmentStatement, a compact JWS"},
-                        "public_jwk": {"type": "string", "description": "the public key that signed, a JWK as JSON"},
+                        "enrolment": {
+                            "type": "string",
+                            "description": "signed EnrolmentStatement: compact JWS, or JSON {statement, assertion}",
+                        },
+                        "public_jwk": {"type": "string", "description": "with a JWS: the key that signed, as JSON"},
+                        "registration": {
+                            "type": "string",
+                            "description": "with an assertion: the new passkey, the answer of "
+                            "navigator.credentials.create as JSON",
+                        },
                     },
                 }
             }
@@ -56,6 +65,7 @@ async def challenge(request: Request, service: ServiceDep) -> ChallengeOut:
         nonce=issued.nonce,
         subject_id=issued.subject_id,
         portrait_sha256=issued.portrait_sha256,
+        passkey_options=issued.passkey_options,
         expires_at=moment(issued.expires_at),
     )
 
@@ -67,11 +77,10 @@ async def enrol(request: Request, service: ServiceDep) -> SubjectOut:
     form = await read_form(
         request,
         file_limits={"portrait": limits.max_portrait_bytes},
-        texts=("enrolment", "public_jwk"),
+        texts=("enrolment", "public_jwk", "registration"),
         max_text_bytes=limits.max_json_bytes,
     )
-    portrait, enrolment, public_jwk = form.file("portrait"), form.text("enrolment"), form.text("public_jwk")
-    subject = await run_in_threadpool(service.enrolment.enrol, portrait, enrolment, public_jwk)
+    subject = await run_in_threadpool(_enrol, service, form)
     return SubjectOut(
         subject_id=subject.subject_id,
         portrait_sha256=subject.portrait_sha256,
@@ -80,38 +89,13 @@ async def enrol(request: Request, service: ServiceDep) -> SubjectOut:
     )
 
 
-@router.get("/me", summary="What is kept about me")
-def me(service: ServiceDep, actor: SubjectSelf) -> ProfileOut:
-    subject, portraits = service.enrolment.find(actor.client_id)
-    return ProfileOut(
-        subject_id=subject.subject_id,
-        subject_class=subject.subject_class,
-        epoch=subject.epoch,
-        portraits=[
-            PortraitOut(portrait_sha256=each.sha256, summary=each.summary, enrolled_at=moment(each.created_at))
-            for each in portraits
-        ],
-        enrolled_at=moment(subject.created_at),
-        log_index=subject.log_index,
-    )
-
-
-@router.get("/me/uses", summary="Every use of my face, with its inclusion proof")
-def uses(service: ServiceDep, actor: SubjectSelf) -> UsesOut:
-    with service.database.read() as session:
-        found = session.scalars(select(Use).where(Use.subject_id == actor.client_id).order_by(Use.log_index)).all()
-    return UsesOut(
-        uses=[
-            UseOut(
-                kind=use.kind,
-                org=use.org,
-                purpose=use.purpose,
-                render_id=use.render_id,
-                consent_id=use.consent_id,
-                at=moment(use.created_at),
-                log_index=use.log_index,
-                evidence=Evidence(**service.log.evidence(use.log_index).to_json()),
-            )
-            for use in found
-        ]
+def _enrol(service: ServiceDep, form: Form) -> EnrolledSubject:
+    jwk, registration = form.texts.get("public_jwk"), form.texts.get("registration")
+    if jwk is None and registration is None:
+        raise MissingFieldError("public_jwk” or “registration")
+    return service.enrolment.enrol(
+        form.file("portrait"),
+        signed_of_form(form.text("enrolment")),
+        jwk=None if jwk is None else parse_jwk(jwk),
+        registration=None if registration is None else strict_json(registration),
     )

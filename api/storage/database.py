@@ -63,6 +63,16 @@ class Database:
         with connection, Session(connection, expire_on_commit=False) as session, session.begin():
             yield session
 
+    def shred_log(self) -> None:
+        """Move the write-ahead log into the file and empty it, so that it keeps nothing that was just deleted.
+
+        Where somebody reads at this moment it is left for the next one, at the latest for the next start.
+        """
+        with self._engine.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Give back every connection."""
         self._engine.dispose()
@@ -74,7 +84,14 @@ def _engine(path: Path) -> Engine:
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions are ours, see _begin
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+        # secure_delete: what is deleted is overwritten, as erasure promises
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "busy_timeout=30000",
+            "secure_delete=ON",
+        ):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

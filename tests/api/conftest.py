@@ -12,13 +12,14 @@ import threading
 import time
 import wave
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import uvicorn
-from PIL import Image
 
 from api.app import create_app
 from api.client import Credentials, Enrolled, PlacetClient
@@ -27,6 +28,7 @@ from api.service import Service
 from api.settings import Settings
 from api.setup import create_instance
 from policy.consent import new_subject_key
+from tests.faces import another_face
 
 
 @dataclass(frozen=True)
@@ -42,25 +44,29 @@ class Running:
         return [entry["kind"] for entry in self.service.log.entries(size, 1000)]
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """The server that all tests share."""
+@contextmanager
+def serving(home: Path, **changes: Any) -> Iterator[Running]:
+    """A new instance in `home`, served on a free port for as long as the block lasts.
+
+    Args:
+        changes: settings other than those that suit most tests.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
-    settings = Settings(
-        home=tmp_path_factory.mktemp("instance") / "home",
-        port=listener.getsockname()[1],
-        threads=1,
-        prewarm=False,
-        token_requests_per_minute=100_000,
-        enrolments_per_minute=10_000,
-        applications_per_minute=10_000,
-        detections_per_minute=10_000,
-        rejections_logged_per_minute=10_000,
-        max_speech_s=30.0,
-        max_portrait_bytes=4 * 1024 * 1024,
-        max_speech_bytes=10 * 1024 * 1024,
-    )
-    create_instance(settings, "tests")
+    given: dict[str, Any] = {
+        "threads": 1,
+        "prewarm": False,
+        "token_requests_per_minute": 100_000,
+        "enrolments_per_minute": 10_000,
+        "applications_per_minute": 10_000,
+        "detections_per_minute": 10_000,
+        "rejections_logged_per_minute": 10_000,
+        "max_speech_s": 30.0,
+        "max_portrait_bytes": 4 * 1024 * 1024,
+        "max_speech_bytes": 10 * 1024 * 1024,
+    }
+    settings = Settings(home=home, port=listener.getsockname()[1], **(given | changes))
+    if not home.exists():
+        create_instance(settings, "tests")
     app = create_app(settings)
     running = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=running.run, args=([listener],), daemon=True)
@@ -68,9 +74,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     while not running.started:
         assert thread.is_alive(), "the server did not start"
         time.sleep(0.02)
-    yield Running(settings.base_url, settings, app.state.service)
-    running.should_exit = True
-    thread.join(20)
+    try:
+        yield Running(settings.base_url, settings, app.state.service)
+    finally:
+        running.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The server that all tests share."""
+    with serving(tmp_path_factory.mktemp("instance") / "home") as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -122,12 +137,8 @@ def portrait() -> bytes:
 
 
 def altered(portrait: bytes, value: int) -> bytes:
-    """The same picture with one pixel changed: another portrait, as far as hashes go."""
-    image = Image.open(io.BytesIO(portrait)).convert("RGB")
-    image.putpixel((value % image.width, 0), (value, 2, 3))
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    return out.getvalue()
+    """Another portrait, of another face."""
+    return another_face(portrait, value)
 
 
 @pytest.fixture(scope="session")

@@ -63,9 +63,11 @@ def test_somebody_who_is_not_enrolled_cannot_be_shown(
     server: Running, stranger: PlacetClient, request_for: dict[str, Any], portrait: bytes
 ) -> None:
     unknown = {**request_for, "subject_id": "sub_nobody"}
-    assert set(refused(server, stranger, **unknown).reasons) == {"subject.unknown", "consent.missing"}
+    reasons = {"subject.unknown", "consent.missing", "face.of_another"}
+    assert set(refused(server, stranger, **unknown).reasons) == reasons
     unknown = {**unknown, "portrait": portrait, "portrait_sha256": ""}
-    assert set(refused(server, stranger, **unknown).reasons) == {"subject.unknown", "consent.missing"}
+    reasons = {"subject.unknown", "consent.missing", "face.of_another"}
+    assert set(refused(server, stranger, **unknown).reasons) == reasons
 
 
 def test_all_reasons_come_at_once(
@@ -178,7 +180,7 @@ def test_a_consent_must_be_signed_by_the_subject(
         expires_at=now + 3600,
         max_uses=1,
         epoch=client.profile()["epoch"],
-        text_version="1",
+        text_version="2026-11",
         language="en",
     )
     assert researcher.credentials is not None
@@ -211,7 +213,7 @@ def test_the_same_statement_is_taken_once_and_of_another_epoch_never(
             expires_at=now + 3600,
             max_uses=1,
             epoch=epoch,
-            text_version="1",
+            text_version="2026-11",
             language="en",
         )
         return {"statement": sign_statement(signed, client.credentials.key)}  # type: ignore[union-attr]

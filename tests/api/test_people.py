@@ -40,7 +40,7 @@ def enrol(
         "adult_attested": False,
         "rights_basis": "made for a test",
         "issued_at": int(time.time()),
-        "text_version": "1",
+        "text_version": "2026-11",
         "language": "en",
     } | changes
     form = {

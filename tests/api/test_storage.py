@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -23,10 +23,9 @@ from api.errors import (
 from api.storage.blobs import BlobStore
 from api.storage.database import Database
 from api.storage.models import SchemaInfo, SpentId
-from api.storage.sealing import new_wrapped_key, seal, unseal
+from api.storage.sealing import new_wrapped_key, rewrapped, seal, unseal
 from api.storage.spent import AlreadySpentError, SpentIds
-
-WRAPPING_KEY = b"w" * 32
+from policy.keyfiles import FileKeyService
 
 
 @pytest.fixture
@@ -128,19 +127,36 @@ def test_half_written_blobs_are_swept(tmp_path: Path) -> None:
     assert list(store.names()) == [name]
 
 
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> FileKeyService:
+    return FileKeyService.create(tmp_path_factory.mktemp("keys") / "keys")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=200), flip=st.integers(min_value=0))
-def test_a_sealed_file_opens_for_its_subject_only_and_any_changed_bit_closes_it(data: bytes, flip: int) -> None:
-    key = new_wrapped_key(WRAPPING_KEY)
-    sealed = seal(data, subject_id="sub_a", wrapped_key=key, wrapping_key=WRAPPING_KEY)
-    assert unseal(sealed, subject_id="sub_a", wrapped_key=key, wrapping_key=WRAPPING_KEY) == data
-    for subject_id, wrapped, wrapping in (
-        ("sub_b", key, WRAPPING_KEY),
-        ("sub_a", new_wrapped_key(WRAPPING_KEY), WRAPPING_KEY),
-        ("sub_a", key, b"x" * 32),
-    ):
+def test_a_sealed_file_opens_for_its_subject_only_and_any_changed_bit_closes_it(
+    keys: FileKeyService, data: bytes, flip: int
+) -> None:
+    key, other = new_wrapped_key("sub_a", keys), new_wrapped_key("sub_a", keys)
+    sealed = seal(data, subject_id="sub_a", wrapped_key=key, keys=keys)
+    assert unseal(sealed, subject_id="sub_a", wrapped_key=key, keys=keys) == data
+    for subject_id, wrapped in (("sub_b", key), ("sub_a", other), ("sub_a", key[:-1]), ("sub_a", b"")):
         with pytest.raises(SealError):
-            unseal(sealed, subject_id=subject_id, wrapped_key=wrapped, wrapping_key=wrapping)
+            unseal(sealed, subject_id=subject_id, wrapped_key=wrapped, keys=keys)
     at, bit = divmod(flip % (8 * len(sealed)), 8)
     changed = sealed[:at] + bytes([sealed[at] ^ 1 << bit]) + sealed[at + 1 :]
     with pytest.raises(SealError):
-        unseal(changed, subject_id="sub_a", wrapped_key=key, wrapping_key=WRAPPING_KEY)
+        unseal(changed, subject_id="sub_a", wrapped_key=key, keys=keys)
+
+
+def test_a_subject_key_survives_a_rotation_of_the_wrapping_key(tmp_path: Path) -> None:
+    keys = FileKeyService.create(tmp_path / "keys")
+    old = new_wrapped_key("sub_a", keys)
+    sealed = seal(b"portrait", subject_id="sub_a", wrapped_key=old, keys=keys)
+    keys.rotate("subject-wrap")
+    assert unseal(sealed, subject_id="sub_a", wrapped_key=old, keys=keys) == b"portrait"
+    new = rewrapped(old, "sub_a", keys)
+    keys.forget("subject-wrap")
+    assert unseal(sealed, subject_id="sub_a", wrapped_key=new, keys=keys) == b"portrait"
+    with pytest.raises(SealError):
+        unseal(sealed, subject_id="sub_a", wrapped_key=old, keys=keys)
