@@ -148,7 +148,7 @@ def book(tmp_path: Any, clock: list[float]) -> tuple[CodeBook, SpentIds]:
     return CodeBook(database, spent, lambda: clock[0], token_lifetime_s=300), spent
 
 
-REDEMPTION = {"client_id": "app_1", "redirect_uri": CALLBACK, "verifier": VERIFIER, "thumbprint": None}
+REDEMPTION: dict[str, Any] = {"client_id": "app_1", "redirect_uri": CALLBACK, "verifier": VERIFIER, "thumbprint": None}
 
 
 def test_a_code_is_good_once_and_its_reuse_kills_the_token(book: tuple[CodeBook, SpentIds]) -> None:
