@@ -284,6 +284,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "request": 400,
     "request.too_large": 413,
     "request.content_type": 415,
+    "request.range": 416,
     "token": 401,
     "token.scope": 403,
     "token.issuer_unreachable": 503,

@@ -71,6 +71,11 @@ class Settings(BaseSettings):
     max_json_bytes: Bytes = Field(
         default=256 * 1024, description="Largest JSON or form body, and largest text field of a form."
     )
+    send_buffer_bytes: Bytes = Field(
+        default=64 * 1024,
+        description="Send buffer of a connection: what may still be on its way when a delivery is stopped. Larger is "
+        "faster over long distances.",
+    )
     max_speech_s: Seconds = Field(default=600.0, description="Longest speech that is rendered.")
     max_detection_s: Seconds = Field(default=60.0, description="Longest clip that the detection endpoint looks at.")
 
@@ -216,6 +221,11 @@ class Settings(BaseSettings):
     def witnesses_dir(self) -> Path:
         """The newest checkpoint that witnesses have cosigned."""
         return self.home / "witnesses"
+
+    @property
+    def sealed_weights_dir(self) -> Path:
+        """Weights that only this instance's keys open."""
+        return self.home / "weights"
 
     @property
     def operator_key_path(self) -> Path:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from api import software_version
-from api.cli import audit, bench_log, evaluate, lab, people, vetting, witness
+from api.cli import audit, bench_log, evaluate, keys, lab, people, vetting, witness
 from api.cli.output import UNUSABLE, Json, emit, progress_bar, reporting, stop_negative
 from api.cli.places import Home, settings_for
 from api.settings import Settings
@@ -29,6 +29,7 @@ app.add_typer(vetting.operators, name="operators")
 app.add_typer(people.personas, name="personas")
 app.add_typer(audit.app, name="audit")
 app.add_typer(witness.app, name="witness")
+app.add_typer(keys.app, name="keys")
 app.add_typer(lab.models, name="models")
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(bench_log.bench, name="bench")
@@ -86,7 +87,7 @@ def serve(
 
     with reporting(as_json):
         settings = settings_for(home)
-        listener = _listen(host or settings.host, settings.port if port is None else port)
+        listener = _listen(host or settings.host, settings.port if port is None else port, settings.send_buffer_bytes)
         bound = {"host": host or settings.host, "port": int(listener.getsockname()[1])}
         settings = Settings(**{**settings.model_dump(), **bound})
         if not run_server(settings, listener, as_json):
@@ -135,8 +136,9 @@ def _verdict_text(report: dict[str, Any]) -> str:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, send_buffer_bytes: int) -> socket.socket:
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)  # connections inherit it
     listener.bind((host, port))
     return listener

@@ -102,7 +102,7 @@ def main() -> None:
 def _import_decoders() -> None:
     import generator.likeness
     import generator.portrait
-    import generator.speech  # noqa: F401
+    import generator.speech
 
     generator.likeness.load_models()  # read once, shared by all forks
 

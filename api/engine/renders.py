@@ -438,6 +438,34 @@ class RenderEngine:
             check_consent(session, render)
         return render
 
+    def check_still_released(self, render_id: str) -> None:
+        """Whether a delivery that has begun may go on. Raises ConsentWithdrawnError."""
+        with self._service.database.read() as session:
+            render = session.get_one(Render, render_id)
+            check_consent(session, render)
+            if render.status != DELIVERED:
+                raise ConsentWithdrawnError(
+                    "The person shown has had their data erased: nothing is given out any more."
+                )
+
+    def note_stopped(self, render_id: str, code: str, num_bytes: int) -> int:
+        """Put on record that a delivery ended before its end. Returns the log index."""
+        service = self._service
+        service.metrics.count("placet_deliveries_stopped_total", code=code)
+        with service.database.write() as session:
+            render = session.get_one(Render, render_id)
+            evidence = service.gate.record(
+                "delivery.stopped",
+                {
+                    "delivery_index": render.delivery_index,
+                    "mark_id": render.mark_id,
+                    "code": code,
+                    "num_bytes": num_bytes,
+                },
+            )
+            self._note_use_of(session, render, evidence.index, "delivery.stopped")
+        return evidence.index
+
     def _note_use_of(self, session: Session, render: Render, log_index: int, kind: str) -> None:
         if render.subject_id is None:
             return

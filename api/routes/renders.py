@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse
 
 from api.deps import RenderCreator, RenderReader, ServiceDep
+from api.engine.delivery import ConsentedVideo
 from api.engine.renders import Submission
 from api.errors import InvalidFieldError, MissingFieldError
 from api.schemas import Evidence, Reason, RenderOut, RenderStatus, moment, moment_or_none
@@ -110,13 +110,17 @@ def read(render_id: str, service: ServiceDep, actor: RenderReader) -> RenderOut:
     return _out(service, service.renders.find(render_id, actor.client_id))
 
 
-@router.get("/{render_id}/video", summary="The video; 403 once the consent is revoked", response_class=FileResponse)
-def video(render_id: str, service: ServiceDep, actor: RenderReader) -> FileResponse:
+@router.get(
+    "/{render_id}/video",
+    summary="The video; 403 once the consent is revoked, and the connection ends if that happens on the way",
+    response_class=ConsentedVideo,
+)
+def video(render_id: str, request: Request, service: ServiceDep, actor: RenderReader) -> ConsentedVideo:
     render = service.renders.released(render_id, actor.client_id)
     assert render.video_sha256 is not None
-    return FileResponse(
-        service.blobs.path(render.video_sha256), media_type="video/mp4", filename=f"{render.render_id}.mp4"
-    )
+    if_range = request.headers.get("if-range")
+    byte_range = request.headers.get("range") if if_range in (None, f'"{render.video_sha256}"') else None
+    return ConsentedVideo(service, render, service.blobs.path(render.video_sha256), byte_range)
 
 
 @router.get("/{render_id}/manifest", summary="The C2PA manifest store", response_class=Response)
