@@ -28,6 +28,7 @@ from policy.kms import Retirement
 
 PREPARE = "prepare"
 RENDER = "render"
+_WEIGHTS_KEY = "weights key of "
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,19 @@ class Worker:
                 "tsa_url": self._time_stamping.url,
                 "tsa_roots_pem": self._time_stamping.roots_pem,
                 "threads": settings.threads,
+                "sealed_weights": str(settings.sealed_weights_dir.absolute()) if settings.weights == "sealed" else "",
             },
-            {"watermark_key": keys.watermark_key},
+            {"watermark_key": keys.watermark_key} | self._weights_keys(),
         )
+
+    def _weights_keys(self) -> dict[str, bytes]:
+        """What opens the sealed weights, for the worker alone. Raises: WeightsError."""
+        if self._settings.weights == "packaged":
+            return {}
+        from generator.sealing import unwrap_data_keys
+
+        opened = unwrap_data_keys(self._instance.keys.service, self._settings.sealed_weights_dir)
+        return {f"{_WEIGHTS_KEY}{name}": key for name, key in opened.items()}
 
 
 # -- worker process
@@ -147,8 +158,17 @@ class Worker:
 
 def prepare_worker(hello: Message) -> Handler:
     """Load models and keys; returns the handler of jobs."""
+    from generator.sealed import use_source
+    from generator.sealing import SealedWeights
     from generator.session import RenderWorker
 
+    if folder := str(hello.header["sealed_weights"]):
+        opened = {
+            name.removeprefix(_WEIGHTS_KEY): key
+            for name, key in hello.attachments.items()
+            if name.startswith(_WEIGHTS_KEY)
+        }
+        use_source(SealedWeights(Path(folder), opened))
     set_threads(int(hello.header["threads"]))
     claim_key = GatewayKey(Path(hello.header["pki"]))
     worker = RenderWorker(
