@@ -16,6 +16,7 @@ from api.service import Service
 from policy.identity import (
     SCOPE_AUDIT_READ,
     SCOPE_DETECT_CREATE,
+    SCOPE_FETCH_MANIFESTS,
     SCOPE_OPERATOR_ADMIN,
     SCOPE_RENDER_CREATE,
     SCOPE_RENDER_READ,
@@ -85,4 +86,5 @@ RenderReader = Annotated[Actor, Security(Requires(SCOPE_RENDER_READ), scopes=[SC
 DetectCreator = Annotated[Actor, Security(Requires(SCOPE_DETECT_CREATE), scopes=[SCOPE_DETECT_CREATE])]
 AuditReader = Annotated[Actor, Security(Requires(SCOPE_AUDIT_READ), scopes=[SCOPE_AUDIT_READ])]
 SubjectSelf = Annotated[Actor, Security(Requires(SCOPE_SUBJECT_SELF), scopes=[SCOPE_SUBJECT_SELF])]
+ManifestReader = Annotated[Actor, Security(Requires(SCOPE_FETCH_MANIFESTS), scopes=[SCOPE_FETCH_MANIFESTS])]
 Operator = Annotated[Actor, Security(Requires(SCOPE_OPERATOR_ADMIN), scopes=[SCOPE_OPERATOR_ADMIN])]

@@ -15,6 +15,7 @@ SCOPE_DETECT_CREATE: Final = "detect:create"
 SCOPE_AUDIT_READ: Final = "audit:read"
 SCOPE_SUBJECT_SELF: Final = "subject:self"
 SCOPE_OPERATOR_ADMIN: Final = "operator:admin"
+SCOPE_FETCH_MANIFESTS: Final = "fetch:manifests"  # named by the C2PA Soft Binding Resolution API
 
 ALL_SCOPES: Final[frozenset[str]] = frozenset(
     {
@@ -24,6 +25,7 @@ ALL_SCOPES: Final[frozenset[str]] = frozenset(
         SCOPE_AUDIT_READ,
         SCOPE_SUBJECT_SELF,
         SCOPE_OPERATOR_ADMIN,
+        SCOPE_FETCH_MANIFESTS,
     }
 )
 

@@ -181,13 +181,16 @@ def _stream(source: bytes | Path) -> Iterator[io.BufferedIOBase]:
         yield stream
 
 
-def read_credentials(source: bytes | Path, mime: str, trust_roots_pem: str) -> CredentialReading:
+def read_credentials(
+    source: bytes | Path, mime: str, trust_roots_pem: str, *, ignored: frozenset[str] = frozenset()
+) -> CredentialReading:
     """Verify the C2PA manifest of a media file, offline.
 
     Args:
         source: the whole file, or where it lies.
         mime: its media type, e.g. "video/mp4".
         trust_roots_pem: root certificates to trust, concatenated; may be empty.
+        ignored: status codes of failed checks that do not matter to the caller; see `read_store`.
     Raises: UnsupportedMediaError: no manifests are read in files of this type. UnreadableMediaError: the file is too
         damaged to tell.
     """
@@ -206,10 +209,26 @@ def read_credentials(source: bytes | Path, mime: str, trust_roots_pem: str) -> C
             raise UnreadableMediaError(f"The file is not readable as {mime}.") from exc
         # A manifest store that is there, but broken beyond the validator's own report.
         return CredentialReading("invalid", problems=(Problem("manifest.unreadable", type(exc).__name__),))
-    return _reading(report)
+    return _reading(report, ignored)
 
 
-def _reading(report: dict[str, Any]) -> CredentialReading:
+_CONTENT_CODES = frozenset(
+    f"assertion.{kind}.mismatch" for kind in ("bmffHash", "dataHash", "boxesHash", "collectionHash")
+)
+
+
+def read_store(store: bytes, trust_roots_pem: str) -> CredentialReading:
+    """Verify a manifest store on its own, as a repository has it: everything but the content that it was made for.
+
+    "trusted" and "valid" speak of the signature and of what it covers; that some file is the one meant has to be shown
+    by something else, such as the invisible mark.
+
+    Raises: UnreadableMediaError: this is not a manifest store.
+    """
+    return read_credentials(store, "application/c2pa", trust_roots_pem, ignored=_CONTENT_CODES)
+
+
+def _reading(report: dict[str, Any], ignored: frozenset[str]) -> CredentialReading:
     manifest_id = report.get("active_manifest")
     manifest = report.get("manifests", {}).get(manifest_id) if manifest_id else None
     if manifest is None:
@@ -222,9 +241,9 @@ def _reading(report: dict[str, Any]) -> CredentialReading:
     problems = tuple(
         Problem(str(failure.get("code", "unknown")), str(failure.get("explanation", "")))
         for failure in failures
-        if failure.get("code") != "signingCredential.untrusted"
+        if failure.get("code") != "signingCredential.untrusted" and failure.get("code") not in ignored
     )
-    state: CredentialState = {"Trusted": "trusted", "Valid": "valid"}.get(report.get("validation_state", ""), "invalid")  # type: ignore[assignment]
+    state = _state(report, results, bool(problems), ignored)
     assertions = _assertions(manifest)
     signature = manifest.get("signature_info", {})
     names = [str(signature[part]) for part in ("common_name", "issuer") if signature.get(part)]
@@ -242,6 +261,19 @@ def _reading(report: dict[str, Any]) -> CredentialReading:
         disclosure=assertions.get(DISCLOSURE_LABEL),
         problems=problems,
     )
+
+
+def _state(
+    report: dict[str, Any], results: dict[str, Any], has_problems: bool, ignored: frozenset[str]
+) -> CredentialState:
+    """The library's verdict, or, where some checks are left out of account, what the others come to."""
+    states: dict[str, CredentialState] = {"Trusted": "trusted", "Valid": "valid"}
+    if not ignored:
+        return states.get(str(report.get("validation_state")), "invalid")
+    succeeded = {each.get("code") for each in results.get("activeManifest", {}).get("success", [])}
+    if has_problems or "claimSignature.validated" not in succeeded:
+        return "invalid"
+    return "trusted" if "signingCredential.trusted" in succeeded else "valid"
 
 
 def _assertions(manifest: dict[str, Any]) -> dict[str, Any]:

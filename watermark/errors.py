@@ -43,7 +43,8 @@ class WatermarkError(Exception):
             │   ├── SessionExpiredError    live.session_expired    signed outside the session key's time
             │   ├── StreamEndedError       live.ended              comes after the signed end
             │   └── StreamTruncatedError   live.truncated          there is no signed end
-            └── InvalidManifestSpecError   credentials.invalid_spec
+            ├── InvalidManifestSpecError   credentials.invalid_spec
+            └── InvalidSoftBindingError    softbinding             a query that names no mark of ours
     """
 
     code: ClassVar[str] = "watermark"
@@ -261,3 +262,9 @@ class InvalidManifestSpecError(CredentialError):
     """The claim to be signed is incomplete or contradicts itself."""
 
     code: ClassVar[str] = "credentials.invalid_spec"
+
+
+class InvalidSoftBindingError(CredentialError):
+    """A query of the resolution API that cannot name a mark or a manifest of ours."""
+
+    code: ClassVar[str] = "softbinding"

@@ -1,6 +1,6 @@
 """The detection process: looks at untrusted media with the watermark reader, the C2PA reader and the detector.
 
-It has no keys but the watermark key, reads the mark registry and nothing else of the database, and keeps nothing.
+It has no keys but the watermark key, reads the mark registry and the manifests that it leads to, and keeps nothing.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from api.engine.child import Handler, Progress, connect, serve
 from api.engine.process import EngineProcess
 from api.engine.wire import Message
 from api.engine.worker import set_threads
+from api.resolver import ManifestRepository
 from api.settings import Settings
+from api.storage.blobs import BlobStore
 from api.storage.database import Database
-from api.storage.models import Mark, Render
+from api.storage.models import Mark
 from policy.keys import KeyRing
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Examiner:
         return Message(
             {
                 "database": str(self._settings.database_path.absolute()),
+                "blobs": str(self._settings.blobs_dir.absolute()),
                 "max_duration_s": self._settings.max_detection_s,
                 "threads": self._settings.threads,
             },
@@ -89,22 +92,6 @@ class MarkRegistry:
         with self._database.read() as session:
             return max(1, session.scalar(select(func.count()).select_from(Mark)) or 0)
 
-    def resolve(self, mark_id: Any) -> dict[str, Any] | None:
-        """What a platform may know about the file that an id was put into: hashes, never whose face it is."""
-        with self._database.read() as session:
-            mark = session.get(Mark, _hex(mark_id))
-            render = session.get(Render, mark.render_id) if mark is not None else None
-        if mark is None or render is None:
-            return None
-        return {
-            "mark_id": mark.mark_id,
-            "manifest_id": render.manifest_id,
-            "manifest_sha256": render.manifest_sha256,
-            "video_sha256": render.video_sha256,
-            "decision_index": render.decision_index,
-            "delivery_index": render.delivery_index,
-        }
-
 
 def _hex(mark_id: Any) -> str:
     return mark_id if isinstance(mark_id, str) else str(mark_id.hex)
@@ -120,7 +107,11 @@ def prepare_examiner(hello: Message) -> Handler:
     from watermark.media import CLIP_LIMITS
 
     set_threads(int(hello.header["threads"]))
-    registry = MarkRegistry(Database.open(Path(hello.header["database"])))
+    database = Database.open(Path(hello.header["database"]))
+    registry = MarkRegistry(database)
+    manifests = ManifestRepository(
+        database, BlobStore(Path(hello.header["blobs"])), hello.attachments["trust_roots_pem"].decode()
+    )
     detector = Detector.load()
     limits = replace(CLIP_LIMITS, max_duration_s=float(hello.header["max_duration_s"]))
 
@@ -131,7 +122,7 @@ def prepare_examiner(hello: Message) -> Handler:
             trust_roots_pem=hello.attachments["trust_roots_pem"],
             watermark_key=hello.attachments["watermark_key"],
             is_registered=registry.is_registered,
-            resolve=registry.resolve,
+            resolve=lambda mark_id: manifests.recovered(mark_id.hex),
             detector=detector,
             num_registered=registry.num_registered,
             limits=limits,

@@ -9,6 +9,7 @@ from authlib.oauth2.rfc6749 import InvalidScopeError, OAuth2Error
 from policy.identity import (
     SCOPE_AUDIT_READ,
     SCOPE_DETECT_CREATE,
+    SCOPE_FETCH_MANIFESTS,
     SCOPE_OPERATOR_ADMIN,
     SCOPE_RENDER_CREATE,
     SCOPE_RENDER_READ,
@@ -22,6 +23,7 @@ AUDIENCE_PATH_BY_SCOPE = {
     SCOPE_AUDIT_READ: "/v1/audit",
     SCOPE_SUBJECT_SELF: "/v1/subjects",
     SCOPE_OPERATOR_ADMIN: "/v1/operators",
+    SCOPE_FETCH_MANIFESTS: "/softbinding",
 }
 
 

@@ -96,7 +96,9 @@ def test_detection_gives_no_access_to_generation(platform: PlacetClient) -> None
 def test_the_registry_knows_its_marks_and_tells_no_names(server: Running, made: Evaluation) -> None:
     registry = MarkRegistry(server.service.database)
     assert registry.is_registered(made.render.mark_id) and not registry.is_registered("0" * 16)
-    record = registry.resolve(made.render.mark_id)
+    record = server.service.manifests.recovered(made.render.mark_id)
     assert record is not None and record["video_sha256"] == made.render.video_sha256
+    assert record["statement"] == "manifest signature valid, content matched by watermark"
+    assert (record["manifest_state"], record["consent"]) == ("trusted", "not_needed")
     assert not {"subject_id", "client_id", "portrait_sha256"} & set(record)
     assert registry.num_registered >= 1
