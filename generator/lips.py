@@ -36,7 +36,12 @@ LOOKAHEAD_S: Final = 0.120
 _STEP_SAMPLES: Final = 2 * HOP_SAMPLES
 # Natural log of power: 30 and 24 dB under the speaker's own level.
 _AUDIBLE_BELOW_LEVEL: Final = (-7.0, -5.5)
+# Around an instant, in acoustic frames: 80 ms before to 120 ms after it.
+AUDIBLE_BEFORE: Final = 8
+AUDIBLE_AFTER: Final = 11
 _CONTACT_THRESHOLDS: Final = {"closure": (0.08, 0.4), "tuck": (0.1, 0.7)}
+# These keep their peak, or a 50 ms closure between two video frames would never be seen.
+CONTACTS: Final = [ARTICULATOR_INDEX[name] for name in ("closure", "tuck", "press")]
 
 
 @dataclass(frozen=True)
@@ -85,19 +90,30 @@ def _smoothstep(x: NDArray[np.float32], low: float, high: float) -> NDArray[np.f
     return (ramp * ramp * (3.0 - 2.0 * ramp)).astype(np.float32)
 
 
-def _audible(loudness_F: NDArray[np.float32], num_instants: int) -> NDArray[np.float32]:
-    """Return 1 where a voice may be heard from 80 ms before to 120 ms after an instant, 0 where none can be.
+def relative_loudness(loudness_F: NDArray[np.float32], level_F: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How loud each acoustic frame is on the speaker's own level; minus infinity below the noise floor."""
+    return np.where(loudness_F > SILENCE_LOUDNESS, loudness_F - level_F, -np.inf).astype(np.float32)
 
-    Nothing is audible below the noise floor, nor far below the speaker's own level: within 200 ms even a stop or a soft
-    fricative has a neighbour louder than that, and a pause in a room has none.
+
+def audible_share(loudest_T: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return 1 where a voice may be heard around an instant, 0 where none can be.
+
+    Nothing is audible far below the speaker's own level: within 200 ms even a stop or a soft fricative has a neighbour
+    louder than that, and a pause in a room has none.
+
+    Args:
+        loudest_T: largest `relative_loudness` from `AUDIBLE_BEFORE` to `AUDIBLE_AFTER` acoustic frames around it.
     """
-    relative_F = loudness_F - follow_level(loudness_F[None])[0]
-    relative_F = np.where(loudness_F > SILENCE_LOUDNESS, relative_F, -np.inf)
+    return _smoothstep(loudest_T, *_AUDIBLE_BELOW_LEVEL)
+
+
+def _audible(loudness_F: NDArray[np.float32], num_instants: int) -> NDArray[np.float32]:
+    relative_F = relative_loudness(loudness_F, follow_level(loudness_F[None])[0])
     loudest_T = np.full(num_instants, -np.inf, np.float32)
-    for offset in range(-8, 12):
+    for offset in range(-AUDIBLE_BEFORE, AUDIBLE_AFTER + 1):
         frames_T = np.clip(np.arange(num_instants) * 2 + offset, 0, len(relative_F) - 1)
         loudest_T = np.maximum(loudest_T, relative_F[frames_T])
-    return _smoothstep(loudest_T, *_AUDIBLE_BELOW_LEVEL)
+    return audible_share(loudest_T)
 
 
 def hear_articulation(network: LipNetwork, samples_N: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -121,9 +137,20 @@ def hear_articulation(network: LipNetwork, samples_N: NDArray[np.float32]) -> ND
 def still_in_silence(curves_TC: NDArray[np.float32], loudness_F: NDArray[np.float32]) -> NDArray[np.float32]:
     """Bring every articulator to rest where the network hears no speech or there is nothing to hear."""
     speech = ARTICULATOR_INDEX["speech"]
-    gate_T = _smoothstep(curves_TC[:, speech], 0.3, 0.7) * _audible(loudness_F, len(curves_TC))
+    gate_T = speech_gate(curves_TC[:, speech], _audible(loudness_F, len(curves_TC)))
     # The gate opens and shuts over 60 ms, using past values alone.
     gate_T = np.convolve(np.concatenate([np.zeros(2, np.float32), gate_T]), np.full(3, 1 / 3, np.float32), "valid")
+    return gated(curves_TC, gate_T)
+
+
+def speech_gate(speech_T: NDArray[np.float32], audible_T: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 where the network hears speech and there is something to hear, 0 where not."""
+    return _smoothstep(speech_T, 0.3, 0.7) * audible_T
+
+
+def gated(curves_TC: NDArray[np.float32], gate_T: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The curves, at rest where the gate is shut; the gate takes the place of the network's own belief in speech."""
+    speech = ARTICULATOR_INDEX["speech"]
     gated_TC = curves_TC * gate_T[:, None]
     gated_TC[:, speech] = gate_T
     # What a sigmoid cannot bring to zero: the last few hundredths.
@@ -145,8 +172,8 @@ def decide_contacts(curves_TC: NDArray[np.float32]) -> NDArray[np.float32]:
 def at_video_frames(curves_TC: NDArray[np.float32], num_frames: int, rate_hz: float = 25.0) -> NDArray[np.float32]:
     """Take the curves at the times of video frames: frame k is what is seen at k / rate_hz.
 
-    Most articulators are averaged with the instant before. Contacts (closure, tuck, press) keep their peak, or a 50 ms
-    closure between two frames would never be seen. Nothing later than the frame is used.
+    Most articulators are averaged with the instant before; contacts keep their peak. Nothing later than the frame is
+    used.
 
     Returns: shape (K, 12).
     """
@@ -158,8 +185,7 @@ def at_video_frames(curves_TC: NDArray[np.float32], num_frames: int, rate_hz: fl
         for back in (0.0, 1.0)
     )
     frames_KC = 0.7 * now_KC + 0.3 * before_KC
-    contacts = [ARTICULATOR_INDEX[name] for name in ("closure", "tuck", "press")]
-    frames_KC[:, contacts] = np.maximum(now_KC, 0.85 * before_KC)[:, contacts]
+    frames_KC[:, CONTACTS] = np.maximum(now_KC, 0.85 * before_KC)[:, CONTACTS]
     return frames_KC.astype(np.float32)
 
 

@@ -10,12 +10,12 @@ K video frame   N sample   C articulator   A facial action (52)
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
@@ -26,14 +26,27 @@ from generator.coarticulation import ARTICULATOR_INDEX
 from generator.controls import MotionControls
 from generator.emotion import EMOTIONS, emotional_actions
 from generator.errors import WeightsError
-from generator.lips import LipNetwork, LipNetworkConfig, at_video_frames, hear_articulation, num_video_frames
+from generator.lips import LipNetwork, LipNetworkConfig
+from generator.listening import VIDEO_RATE_HZ, Heard, Listener
 from generator.sealed import WEIGHTS_FOLDER, read_weights
-from generator.speech import HOP_SAMPLES, SPEECH_RATE_HZ, follow_level, log_mel, loudness
 
-VIDEO_RATE_HZ: Final = 25.0
 WEIGHTS_NAME: Final = "motion.safetensors"
 WEIGHTS_FORMAT: Final = "placet-lips-1"
 _REMEDY: Final = "placet train motion"
+_MOUTH: Final = [ARTICULATOR_INDEX[name] for name in ("speech", "closure", "pucker")]
+_JOY: Final = EMOTIONS.index("joy")
+_BLINKS: Final = [ACTION_INDEX["eyeBlinkLeft"], ACTION_INDEX["eyeBlinkRight"]]
+_OUTER_BROWS: Final = [ACTION_INDEX["browOuterUpLeft"], ACTION_INDEX["browOuterUpRight"]]
+
+
+@dataclass(frozen=True, eq=False)
+class MotionRow:
+    """What one video frame shows; the fields are rows of a `MotionTrack`."""
+
+    actions_52: NDArray[np.float32]
+    head_pose_6: NDArray[np.float32]
+    gaze_2: NDArray[np.float32]
+    distance: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +69,16 @@ class MotionTrack:
     gaze_T2: NDArray[np.float32]
     distance_T: NDArray[np.float32]
     rate_hz: float = VIDEO_RATE_HZ
+
+    @classmethod
+    def of(cls, rows: Sequence[MotionRow]) -> MotionTrack:
+        """The track of these rows, at least one."""
+        return cls(
+            np.stack([row.actions_52 for row in rows]),
+            np.stack([row.head_pose_6 for row in rows]),
+            np.stack([row.gaze_2 for row in rows]),
+            np.array([row.distance for row in rows], np.float32),
+        )
 
     @property
     def num_frames(self) -> int:
@@ -110,44 +133,6 @@ def facial_actions(
     return actions_T52
 
 
-def heard_frames(samples_N: NDArray[np.float32], curves_TC: NDArray[np.float32]) -> list[HeardFrame]:
-    """Return what the behaviour model hears at each video frame: speech, and its strength from 50 ms around it."""
-    num_frames = len(curves_TC)
-    if len(samples_N) < HOP_SAMPLES:
-        return [HeardFrame(0.0, 0.0)] * num_frames
-    loud_F = loudness(log_mel(samples_N))
-    below_F = loud_F - follow_level(loud_F[None])[0]
-    # 0 at 13 dB under the speaker's level and less, 1 at the level.
-    strength_F = np.clip(1.0 + below_F / 3.0, 0.0, 1.0)
-    smooth_F = np.convolve(strength_F, np.full(5, 0.2), "same")
-    times_T = np.arange(num_frames) / VIDEO_RATE_HZ * (SPEECH_RATE_HZ / HOP_SAMPLES)
-    strength_T = np.interp(times_T, np.arange(len(smooth_F)), smooth_F)
-    speech_T = curves_TC[:, ARTICULATOR_INDEX["speech"]]
-    return [HeardFrame(float(s), float(p)) for s, p in zip(speech_T, strength_T, strict=True)]
-
-
-def wishes(controls: MotionControls, times_T: NDArray[np.floating]) -> list[Wish]:
-    """What the controls ask of the face at these times."""
-    head_T1, expressive_T1, blink_T1, gaze_T2, pose_T3, mood_TE = (
-        curve.at(times_T).tolist()
-        for curve in (
-            controls.head_motion,
-            controls.intensity,
-            controls.blink_rate,
-            controls.gaze,
-            controls.head_pose,
-            controls.emotion,
-        )
-    )
-    follows_track = controls.head_pose_mode == "track"
-    return [
-        Wish(head[0], expressive[0], blink[0], tuple(gaze), tuple(pose), follows_track, tuple(mood))
-        for head, expressive, blink, gaze, pose, mood in zip(
-            head_T1, expressive_T1, blink_T1, gaze_T2, pose_T3, mood_TE, strict=True
-        )
-    ]
-
-
 class MotionModel:
     """Plans movement from speech: a trained network for the lips, a stochastic model for everything else."""
 
@@ -180,12 +165,15 @@ class MotionModel:
 
     def articulation(self, samples_N: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what the mouth does at each video frame: shape (T, 12), columns as in `ARTICULATORS`."""
-        return at_video_frames(
-            hear_articulation(self.network, samples_N), num_video_frames(len(samples_N), VIDEO_RATE_HZ), VIDEO_RATE_HZ
-        )
+        listener = Listener(self.network)
+        return np.stack([heard.curves_C for heard in listener.hear(samples_N) + listener.finish()])
+
+    def stream(self, controls: MotionControls) -> MotionStream:
+        """Plan the movement of a voice while it is spoken."""
+        return MotionStream(self.network, controls)
 
     def plan(self, samples_N: NDArray[np.float32], controls: MotionControls) -> MotionTrack:
-        """Plan the movement for a whole recording.
+        """Plan the movement for a whole recording; exactly what a stream of it gives, however it is cut.
 
         The row for an instant depends on the speech up to 120 ms after it and on nothing later.
 
@@ -194,30 +182,58 @@ class MotionModel:
             controls: what the client asks for.
         Returns: ceil(N / 640) rows at 25 Hz, at least one.
         """
-        samples_N = np.ascontiguousarray(samples_N, np.float32)
-        with torch.inference_mode():
-            curves_TC = self.articulation(samples_N)
-        times_T = np.arange(len(curves_TC)) / VIDEO_RATE_HZ
-        intensity_T = controls.intensity.at(times_T)[:, 0]
-        mood_TE = controls.emotion.at(times_T)
-        actions_T52 = facial_actions(curves_TC, intensity_T.astype(np.float32))
-        behaviour = Behaviour(controls.seed, VIDEO_RATE_HZ)
-        heard = heard_frames(samples_N, curves_TC)
-        lived = [behaviour.step(*each) for each in zip(heard, wishes(controls, times_T), strict=True)]
-        mood_TE[:, EMOTIONS.index("joy")] += [frame.smile for frame in lived]
-        closure_T, rounding_T, speech_T = (curves_TC[:, ARTICULATOR_INDEX[n]] for n in ("closure", "pucker", "speech"))
-        actions_T52 += emotional_actions(mood_TE, closure_T, rounding_T, speech_T)
-        for name, values in (
-            ("eyeBlinkLeft", [frame.blink for frame in lived]),
-            ("eyeBlinkRight", [frame.blink for frame in lived]),
-            ("browInnerUp", [frame.brow_inner for frame in lived]),
-            ("browOuterUpLeft", [frame.brow_outer for frame in lived]),
-            ("browOuterUpRight", [frame.brow_outer for frame in lived]),
-        ):
-            actions_T52[:, ACTION_INDEX[name]] += values
-        return MotionTrack(
-            np.clip(actions_T52, 0.0, 1.0),
-            np.array([frame.pose_6 for frame in lived], np.float32),
-            np.array([frame.gaze_2 for frame in lived], np.float32),
-            controls.head_distance.at(times_T)[:, 0].astype(np.float32),
+        stream = self.stream(controls)
+        return MotionTrack.of([*stream.hear(samples_N), *stream.finish()])
+
+
+class MotionStream:
+    """Plans the movement of one voice as it is spoken; see `MotionModel.stream`."""
+
+    def __init__(self, network: LipNetwork, controls: MotionControls) -> None:
+        self._listener = Listener(network)
+        self._behaviour = Behaviour(controls.seed, VIDEO_RATE_HZ)
+        self._controls = controls
+        self._num_frames = 0
+
+    def change(self, controls: MotionControls) -> None:
+        """From the next frame on these controls hold; the seed stays that of the beginning, the clock goes on."""
+        self._controls = controls
+
+    def hear(self, samples_N: NDArray[np.float32]) -> list[MotionRow]:
+        """Take the next stretch of sound (16 kHz mono, −1..1, any length); answer the rows that are decided by now."""
+        return [self._row(heard) for heard in self._listener.hear(samples_N)]
+
+    def finish(self) -> list[MotionRow]:
+        """The sound is over: answer the rows that remain."""
+        return [self._row(heard) for heard in self._listener.finish()]
+
+    def _row(self, heard: Heard) -> MotionRow:
+        controls, time_1 = self._controls, np.array([self._num_frames / VIDEO_RATE_HZ])
+        self._num_frames += 1
+        (intensity,) = controls.intensity.at(time_1)[0]
+        mood_E = controls.emotion.at(time_1)[0]
+        speech, closure, rounding = heard.curves_C[_MOUTH]
+        lived = self._behaviour.step(
+            HeardFrame(float(speech), heard.strength),
+            Wish(
+                head_motion=float(controls.head_motion.at(time_1)[0, 0]),
+                expressiveness=float(intensity),
+                blink_rate_per_min=float(controls.blink_rate.at(time_1)[0, 0]),
+                gaze_2=tuple(controls.gaze.at(time_1)[0]),
+                pose_3=tuple(controls.head_pose.at(time_1)[0]),
+                follows_track=controls.head_pose_mode == "track",
+                mood_E=tuple(mood_E),
+            ),
+        )
+        actions_A = facial_actions(heard.curves_C[None], float(intensity))[0]
+        mood_E[_JOY] += lived.smile
+        actions_A += emotional_actions(mood_E[None], *(np.array([v]) for v in (closure, rounding, speech)))[0]
+        actions_A[_BLINKS] += lived.blink
+        actions_A[ACTION_INDEX["browInnerUp"]] += lived.brow_inner
+        actions_A[_OUTER_BROWS] += lived.brow_outer
+        return MotionRow(
+            np.clip(actions_A, 0.0, 1.0),
+            lived.pose_6.astype(np.float32),
+            lived.gaze_2.astype(np.float32),
+            float(controls.head_distance.at(time_1)[0, 0]),
         )

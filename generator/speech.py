@@ -58,10 +58,18 @@ def log_mel(samples_N: NDArray[np.float32]) -> NDArray[np.float32]:
         samples_N: mono, −1..1, at `SPEECH_RATE_HZ`.
     Returns: shape (N // 160, 64), at least `LOG_POWER_FLOOR`.
     """
-    num_frames = len(samples_N) // HOP_SAMPLES
+    return log_mel_frames(np.concatenate([np.zeros(WINDOW_SAMPLES - HOP_SAMPLES, np.float32), samples_N]))
+
+
+def log_mel_frames(samples_N: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log-mel frames of a stretch of sound whose first 240 samples are only the past of its first frame.
+
+    Returns: shape ((N − 240) // 160, 64).
+    """
+    num_frames = max(0, len(samples_N) - WINDOW_SAMPLES + HOP_SAMPLES) // HOP_SAMPLES
     window = np.hanning(WINDOW_SAMPLES).astype(np.float32)
     scale = np.float32(2.0 / (window**2).sum() / WINDOW_SAMPLES)
-    padded = np.concatenate([np.zeros(WINDOW_SAMPLES - HOP_SAMPLES, np.float32), samples_N.astype(np.float32)])
+    padded = samples_N.astype(np.float32)
     frames_FM = np.empty((num_frames, NUM_MEL_BANDS), np.float32)
     for first in range(0, num_frames, _BATCH_FRAMES):
         last = min(first + _BATCH_FRAMES, num_frames)
@@ -88,11 +96,28 @@ def follow_level(loudness_BF: NDArray[np.float32]) -> NDArray[np.float32]:
     level_B = np.full(loudness_BF.shape[0], QUIETEST_LEVEL, np.float32)
     levels_BF = np.empty_like(loudness_BF)
     for frame in range(loudness_BF.shape[1]):
-        heard_B = loudness_BF[:, frame]
-        risen_B = level_B + _ATTACK_PER_FRAME * (heard_B - level_B)
-        level_B = np.where(heard_B > level_B, risen_B, np.maximum(level_B - _DECAY_NATS_PER_FRAME, QUIETEST_LEVEL))
-        levels_BF[:, frame] = level_B
+        level_B = levels_BF[:, frame] = _next_level(level_B, loudness_BF[:, frame])
     return levels_BF
+
+
+def _next_level(level_B: NDArray[np.float32], heard_B: NDArray[np.float32]) -> NDArray[np.float32]:
+    risen_B = level_B + _ATTACK_PER_FRAME * (heard_B - level_B)
+    return np.where(heard_B > level_B, risen_B, np.maximum(level_B - _DECAY_NATS_PER_FRAME, QUIETEST_LEVEL))
+
+
+class LevelFollower:
+    """`follow_level` for one live stream."""
+
+    def __init__(self) -> None:
+        self._level_1 = np.full(1, QUIETEST_LEVEL, np.float32)
+
+    def follow(self, loudness_F: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Take the next frames' loudness; answer their levels."""
+        levels_F = np.empty_like(loudness_F)
+        for frame in range(len(loudness_F)):
+            self._level_1 = _next_level(self._level_1, loudness_F[frame : frame + 1])
+            levels_F[frame] = self._level_1[0]
+        return levels_F
 
 
 def levelled(log_mel_BFM: NDArray[np.float32]) -> NDArray[np.float32]:
