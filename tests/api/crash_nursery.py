@@ -14,10 +14,13 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +110,12 @@ def append(home: Path) -> None:
 
 
 def for_ever(work: Callable[[], None]) -> None:
-    while True:
-        work()
+    try:
+        while True:
+            work()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(4)
 
 
 def tell(line: str) -> None:
@@ -126,10 +133,16 @@ def main() -> None:
             try:
                 role(home)
                 time.sleep(600)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(3)
         tell("pids " + " ".join(map(str, children)))
-        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+        statuses = [os.waitstatus_to_exitcode(os.wait()[1])]
+        for pid in children:  # nothing to do for those that are dead; if one ended by itself, the other goes too
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        statuses += [os.waitstatus_to_exitcode(os.wait()[1]) for _ in children[1:]]
         tell(f"end {' '.join(map(str, statuses))}")
 
 
