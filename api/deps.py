@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, cast
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Security, params
 from fastapi.openapi.models import OAuth2, OAuthFlowClientCredentials, OAuthFlows
 from fastapi.security.base import SecurityBase
 
@@ -47,6 +47,15 @@ def limited(request: Request, what: str, client_id: str = "") -> None:
     limiter.take(f"{what}.address", network_of(caller_of(request)))
     if client_id:
         limiter.take(f"{what}.client", client_id)
+
+
+def Limited(what: str) -> params.Depends:
+    """Dependency of a route: counts the request before anything in it is looked at."""
+
+    def count(request: Request) -> None:
+        limited(request, what)
+
+    return params.Depends(count)
 
 
 class Requires(SecurityBase):

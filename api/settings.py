@@ -56,6 +56,11 @@ class Settings(BaseSettings):
     )
 
     # -- how often
+    trusted_proxies: str = Field(
+        default="",
+        description="Addresses of reverse proxies, separated by commas, whose X-Forwarded-For says who is calling. "
+        "Empty: nobody's; limits then count the address that connects.",
+    )
     token_requests_per_minute: int = Field(default=600, gt=0, description="Token requests, per address and client.")
     enrolments_per_minute: int = Field(default=60, gt=0, description="Challenges and enrolments, per address.")
     applications_per_minute: int = Field(default=10, gt=0, description="Applications of organisations, per address.")

@@ -18,7 +18,14 @@ def run_server(settings: Settings, listener: socket.socket, as_json: bool) -> bo
     """Serve until interrupted. Returns whether it ever came up."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    config = uvicorn.Config(create_app(settings), log_level="warning", server_header=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        create_app(settings),
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=5,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies or None,
+    )
     server = _Server(config, settings, as_json)
     server.run(sockets=[listener])
     return server.started

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
 from api.applications import Wish
-from api.deps import ServiceDep, limited
+from api.deps import Limited, ServiceDep
 from api.schemas import ApplicationDetail, ApplicationIn, ApplicationOut, moment, moment_or_none
 from api.storage.models import Application
 
 router = APIRouter(prefix="/v1/applications", tags=["applications"])
 
 
-@router.post("", status_code=201, summary="Apply for access")
-def apply(body: ApplicationIn, request: Request, service: ServiceDep) -> ApplicationOut:
-    limited(request, "applications")
+@router.post("", status_code=201, summary="Apply for access", dependencies=[Limited("applications")])
+def apply(body: ApplicationIn, service: ServiceDep) -> ApplicationOut:
     wish = Wish(
         kind=body.kind,
         name=body.name,
@@ -31,9 +30,8 @@ def apply(body: ApplicationIn, request: Request, service: ServiceDep) -> Applica
     return _out(service.applications.apply(wish, body.jwks))
 
 
-@router.get("/{application_id}", summary="What became of an application")
-def read(application_id: str, request: Request, service: ServiceDep) -> ApplicationOut:
-    limited(request, "applications")
+@router.get("/{application_id}", summary="What became of an application", dependencies=[Limited("applications")])
+def read(application_id: str, service: ServiceDep) -> ApplicationOut:
     return _out(service.applications.find(application_id))
 
 
