@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from api.cli import wishes
 from api.cli.output import Json, emit, progress_bar, reporting
 from api.cli.places import Home, KeyFile, Url, client_for, operator_client, service_url
 from api.client import Credentials, PlacetClient
@@ -209,21 +210,41 @@ def render(
     portrait: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Enrolled picture.")] = None,
     portrait_sha256: Annotated[str, typer.Option(help="Instead of the file: hash of an enrolled portrait.")] = "",
     purpose: Annotated[str, typer.Option(help="Purpose IRI.")] = PURPOSE_RESEARCH,
-    seed: Annotated[int | None, typer.Option(help="Seed of blinks, gaze and head motion.")] = None,
+    seed: Annotated[int | None, wishes.SEED] = None,
+    intensity: Annotated[float | None, wishes.INTENSITY] = None,
+    head_motion: Annotated[float | None, wishes.HEAD_MOTION] = None,
+    blink_rate: Annotated[float | None, wishes.BLINK_RATE] = None,
+    gaze: Annotated[str | None, wishes.GAZE] = None,
+    head_pose: Annotated[str | None, wishes.HEAD_POSE] = None,
+    head_distance: Annotated[float | None, wishes.HEAD_DISTANCE] = None,
+    emotion: Annotated[str | None, wishes.EMOTION] = None,
+    framing: Annotated[str | None, wishes.FRAMING] = None,
+    controls: Annotated[Path | None, wishes.CONTROLS] = None,
     home: Home = None,
     url: Url = "",
     as_json: Json = False,
 ) -> None:
     """Ask for a video as a vetted client, wait for it, and write it. Status 1 if the gate refuses."""
     with reporting(as_json), client_for(home, url, key) as placet:
-        controls: dict[str, Any] = {} if seed is None else {"seed": seed}
+        wanted = wishes.read_controls(
+            controls,
+            seed=seed,
+            intensity=intensity,
+            head_motion=head_motion,
+            blink_rate=blink_rate,
+            gaze=gaze,
+            head_pose=head_pose,
+            head_distance=head_distance,
+            emotion=emotion,
+            framing=framing,
+        )
         asked = placet.render(
             subject_id=subject,
             speech=speech.read_bytes(),
             purpose=purpose,
             portrait=portrait.read_bytes() if portrait is not None else None,
             portrait_sha256=portrait_sha256,
-            controls=controls,
+            controls=wanted,
         )
         with progress_bar("rendering") as tell:
             done = placet.wait(asked, on_progress=tell)
