@@ -172,6 +172,11 @@ class PolicyEngine:
         """Every reason that these policies can give, in the order of the file."""
         return tuple(self._reasons)
 
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """The same with their sentences."""
+        return tuple(self._reasons.values())
+
     def decide(self, request: RenderRequest, facts: Facts) -> Decision:
         """Judge a request. Never raises for what a request or its facts hold: what cannot be judged is refused."""
         try:
