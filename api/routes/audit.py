@@ -32,6 +32,7 @@ from api.audit_schemas import (
 )
 from api.deps import AuditReader, ServiceDep
 from api.schemas import EntriesOut, EntryOut, Evidence, Moment, ProofOut, Reason, moment_or_none
+from api.service import Service
 from policy.bundle import export_bundle
 from policy.index import Query as SearchQuery
 
@@ -245,6 +246,11 @@ def tile(service: ServiceDep, actor: AuditReader, path: str) -> Response:
     "/export", summary="Everything an outsider needs to verify the log, in one file", response_class=FileResponse
 )
 def export(service: ServiceDep, actor: AuditReader) -> FileResponse:
+    return bundle_response(service)
+
+
+def bundle_response(service: Service) -> FileResponse:
+    """The log as it is now, with the newest cosigned checkpoint, as one file to download."""
     with tempfile.NamedTemporaryFile(dir=service.settings.staging_dir, suffix=".bundle", delete=False) as temporary:
         bundle = Path(temporary.name)
     export_bundle(service.log, bundle, cosigned=service.witnessing.note())
