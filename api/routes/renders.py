@@ -170,7 +170,7 @@ def _out(service: ServiceDep, render: Render) -> RenderOut:
         failure=None
         if render.failure_code is None
         else Reason(code=render.failure_code, sentence=render.failure_detail or ""),
-        evidence=Evidence(**service.log.evidence(proven).to_json()),
+        evidence=Evidence(**service.witnessing.evidence(proven).to_json()),
         created_at=moment(render.created_at),
         finished_at=moment_or_none(render.finished_at),
     )
