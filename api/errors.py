@@ -283,6 +283,7 @@ STATUS_BY_CODE: dict[str, int] = {
     # a row per code, or per prefix of codes; the longest that fits wins
     "request": 400,
     "request.too_large": 413,
+    "request.too_long": 414,
     "request.content_type": 415,
     "request.range": 416,
     "token": 401,

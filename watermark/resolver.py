@@ -6,7 +6,6 @@ Pure functions. `api.resolver` looks things up, `api.routes.softbinding` speaks 
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -73,7 +72,7 @@ def mark_id_of(value: str, algorithm: str) -> MarkId:
     compact = value.strip().replace("-", "+").replace("_", "/").replace(" ", "+").rstrip("=")
     try:
         digits = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True).decode("ascii").lower()
-    except (binascii.Error, UnicodeDecodeError) as exc:
+    except ValueError as exc:
         raise InvalidSoftBindingError("The value is not base64 of a mark's sixteen hexadecimal digits.") from exc
     if len(digits) != 16 or not set(digits) <= set("0123456789abcdef"):
         raise InvalidSoftBindingError("The value is not base64 of a mark's sixteen hexadecimal digits.")
