@@ -72,7 +72,7 @@ def overview(
     return render(
         request,
         "audit/overview.html",
-        rows=[row_of(entry) for entry in entries],
+        rows=[row_of(entry, index.names(entry["index"])) for entry in entries],
         total=found.total,
         older=urlencode({**kept, "before": found.next_before}) if found.next_before is not None else "",
         newest=urlencode(kept),
@@ -96,25 +96,27 @@ def entry(request: Request, service: ServiceDep, session: Auditor, index: int, r
     is_decision = found["kind"] == DECISION_KIND
     texts = _texts(service, body) if is_decision else None
     made = service.audit.replay(index) if is_decision and replay and texts is not None else None
-    groups = [
-        (name, list(fields_of(body[name])))
-        for name in ("request", "facts")
-        if is_decision and isinstance(body.get(name), dict)
-    ]
-    rest = {key: value for key, value in body.items() if not is_decision or key not in ("request", "facts", "reasons")}
+    parts = dict(body)
+    if is_decision:
+        parts.pop("reasons", None)
+        facts = dict(parts.pop("facts", {}))
+        groups = {"request": parts.pop("request", {}), "consent": facts.pop("consent", None) or {}, "facts": facts}
+    else:
+        groups = {}
+    names = names_in(body)
     return render(
         request,
         "audit/entry.html",
         entry=found,
-        row=row_of(found),
+        row=row_of(found, names),
         size=service.log.size,
         is_decision=is_decision,
-        groups=[("body", list(fields_of(rest))), *groups],
+        groups=[(name, list(fields_of(fields))) for name, fields in {"body": parts, **groups}.items()],
         rules=fired_rules(body, texts) if is_decision else [],
         texts=texts,
         replayed=made,
         about=body.get("decision_index"),
-        names=[name for name in names_in(body) if name.startswith(REVEALABLE)],
+        names=[name for name in names if name.startswith(REVEALABLE)],
         evidence=evidence,
         drawing=draw_proof(evidence),
         cosignatures=service.witnessing.cosignatures(evidence.checkpoint),

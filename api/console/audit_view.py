@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from policy.archive import PolicyTexts, rules_of
 from policy.evidence import LogEvidence
-from policy.index import Bucket, names_in
+from policy.index import Bucket
 from policy.merkle import node_hash
 
 Shape = Literal["text", "code", "name", "hash", "moment", "yes", "no", "none", "list"]
@@ -37,14 +37,18 @@ class Row:
     names: tuple[str, ...]
 
 
-def row_of(entry: Mapping[str, Any]) -> Row:
-    """An entry as a line of the table."""
+def row_of(entry: Mapping[str, Any], names: Sequence[str]) -> Row:
+    """An entry as a line of the table.
+
+    Args:
+        names: pseudonyms that it is about.
+    """
     body = entry["body"]
     allowed = body.get("allowed") if isinstance(body.get("allowed"), bool) else None
     reasons = body.get("reasons") if isinstance(body.get("reasons"), list) else []
     codes = [str(code) for code in reasons] + ([str(body["code"])] if isinstance(body.get("code"), str) else [])
     about = sorted(
-        (name for name in names_in(body) if name.startswith(REVEALABLE)),
+        (name for name in names if name.startswith(REVEALABLE)),
         key=lambda name: REVEALABLE.index(name[: name.index(":") + 1]),
     )
     firsts = {name.partition(":")[0]: name for name in reversed(about)}
@@ -190,7 +194,8 @@ def timeline_of(buckets: Sequence[Bucket], *, width: int = 960, height: int = 11
                 num=each.num_allowed + each.num_refused + each.num_other,
             )
         )
-    return Timeline(width, height, tuple(bars), buckets[0].start_s, buckets[-1].start_s, most)
+    stretch_s = buckets[1].start_s - buckets[0].start_s if len(buckets) > 1 else 0.0
+    return Timeline(width, height, tuple(bars), buckets[0].start_s, buckets[-1].start_s + stretch_s, most)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ CHROMIUM_FLAGS = (
 )
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1180, "height": 800}
-PATIENCE_MS = 60_000
+PATIENCE_MS = 20_000
 """For a machine that does other things as well; nothing waits that long where nothing is wrong."""
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -219,11 +219,14 @@ Look = Callable[..., None]
 def look(request: pytest.FixtureRequest) -> Look:
     """Looks at a page as it stands: axe-core, no sideways scrolling; with --screenshots also a picture of each form.
 
-    `look("me", visitor)` writes me.png, me.dark.png and me.phone.png.
+    `look("me", visitor)` writes me.png, me.dark.png and me.phone.png; `whole=False` only what the window shows, for
+    dialogs.
     """
     with_pictures = bool(request.config.getoption("--screenshots", default=False))
 
-    def look_at(name: str, visitor: Visitor, *, with_dark: bool = True, with_phone: bool = True) -> None:
+    def look_at(
+        name: str, visitor: Visitor, *, with_dark: bool = True, with_phone: bool = True, whole: bool = True
+    ) -> None:
         page = visitor.page
         page.wait_for_load_state("networkidle")
         check_accessibility(visitor, name)
@@ -240,7 +243,7 @@ def look(request: pytest.FixtureRequest) -> Look:
             assert width <= size["width"], f"{name}{suffix} is {width} px wide in a window of {size['width']}"
             if with_pictures:
                 PICTURES.mkdir(parents=True, exist_ok=True)
-                page.screenshot(path=PICTURES / f"{name}{suffix}.png", full_page=True, animations="disabled")
+                page.screenshot(path=PICTURES / f"{name}{suffix}.png", full_page=whole, animations="disabled")
         page.set_viewport_size(before or DESK)  # type: ignore[arg-type]
         page.emulate_media(color_scheme="light")
 

@@ -6,7 +6,8 @@ const UTC = { dateStyle: "medium", timeStyle: "medium", timeZone: "UTC" };
 
 /** Put every `<time data-local>` below `root` into the reader's zone; UTC stays on hover. */
 export function localTimes(root = document) {
-  const language = document.documentElement.lang;
+  const page = document.documentElement.lang;
+  const language = navigator.language.startsWith(page) ? navigator.language : page;  // en-GB dates for who reads en-GB
   for (const element of root.querySelectorAll("time[data-local]")) {
     const moment = new Date(element.dateTime);
     if (Number.isNaN(moment.valueOf())) continue;

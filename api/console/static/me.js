@@ -1,6 +1,7 @@
 // /me: check the proofs of every use, and let the person revoke, add a passkey, erase, each with their passkey.
 
-import { notice, fill, post, sentenceFor, textsOf, whileBusy } from "./page.js";
+import { canonical } from "./canonical.js";
+import { fill, notice, post, sentenceFor, textsOf, whileBusy } from "./page.js";
 import { CancelledError, createPasskey, isSupported } from "./passkeys.js";
 import { HttpError, checkEntries } from "./proofs.js";
 import { MismatchError, signStatement } from "./statements.js";
@@ -11,8 +12,11 @@ const words = textsOf(document.getElementById("me"), "me.");
 
 /** An entry is good if the page says of it what the entry itself says. */
 function agrees(line, entry) {
-  const isDecision = line.dataset.kind.startsWith("decision.");
-  return entry.index === Number(line.dataset.entry) && (isDecision ? entry.kind === "decision" : entry.kind === line.dataset.kind);
+  const [kind, outcome] = line.dataset.kind.split(".");
+  if (entry.index !== Number(line.dataset.entry)) return false;
+  if (kind !== "decision") return entry.kind === line.dataset.kind;
+  const isSameOutcome = entry.kind === "decision" && entry.body.allowed === (outcome === "allowed");
+  return isSameOutcome && canonical(JSON.parse(line.dataset.reasons ?? "[]")) === canonical(entry.body.reasons);
 }
 
 function mark(line, tone, text) {

@@ -1,0 +1,20 @@
+"""Every router of the pages, in one place: `api.app` includes them all."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastapi import APIRouter
+
+from api.console import audit, authorize, invitations, me, me_consents, me_enrol, site
+
+ROUTERS: Final[tuple[APIRouter, ...]] = (
+    site.router,
+    me.router,
+    me_consents.router,
+    me_enrol.router,
+    audit.router,
+    authorize.router,
+    invitations.router,
+    invitations.api_router,
+)
