@@ -31,10 +31,13 @@ CONTROLS: Final = (
     "seed",
     "intensity",
     "head_motion",
-    "blink_rate_per_min",
-    "gaze_yaw_deg",
-    "gaze_pitch_deg",
+    "blink_rate",
+    "gaze",
+    "head_pose",
+    "head_distance",
+    "emotion",
     "framing",
+    "face",
 )
 """The controls that can be allowed one by one; "any" allows those to come as well."""
 
