@@ -121,14 +121,17 @@ class BandPower:
         self._num_frames = len(power_MB)
         self._sums = np.concatenate([np.zeros((1, NUM_BANDS)), np.cumsum(power_MB, axis=0)])
 
-    def cells(self, tempo: float = 1.0, phases: int = PHASES_PER_CELL) -> NDArray[np.float64]:
+    def cells(
+        self, tempo: float = 1.0, phases: int = PHASES_PER_CELL, *, cell_s: float = CELL_S
+    ) -> NDArray[np.float64]:
         """Mean power of a cell beginning at each place in time, `phases` places per cell: (U, B).
 
         Args:
             tempo: how many times faster than the original the sound plays.
             phases: places per cell.
+            cell_s: how long a cell lasts in the original.
         """
-        length = CELL_S * GRID_RATE_HZ / HOP_SAMPLES / tempo  # in frames
+        length = cell_s * GRID_RATE_HZ / HOP_SAMPLES / tempo  # in frames
         num_places = max(0, int((self._num_frames - length) / length * phases) + 1)
         begins = np.arange(num_places, dtype=np.float64) * (length / phases)
         return np.asarray((self._upto(begins + length) - self._upto(begins)) / length)
