@@ -28,9 +28,11 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, import_key
 
 from policy.consent import (
+    CURRENT_VERSION,
     EVERYTHING,
     ConsentStatement,
     EnrolmentStatement,
+    ErasureStatement,
     RevocationStatement,
     key_thumbprint,
     new_subject_key,
@@ -46,7 +48,7 @@ from policy.identity import (
     SCOPE_SUBJECT_SELF,
 )
 
-TEXT_VERSION: Final = "2026-11"
+TEXT_VERSION: Final = CURRENT_VERSION
 _ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _BOUND_PREFIXES: Final = ("render:", "live:")
 _RENEW_BEFORE_S: Final = 20.0
@@ -330,6 +332,7 @@ class PlacetClient:
         max_uses: int = 10,
         days: float = 30,
         language: str = "en",
+        supersedes: str = "",
     ) -> dict[str, Any]:
         """Sign and give a consent.
 
@@ -338,6 +341,7 @@ class PlacetClient:
             purposes: IRIs, see `policy.consent.PURPOSES`.
             portraits: SHA-256s; by default all that are enrolled.
             controls: names of the controls that may be set, `("*",)` for any.
+            supersedes: SHA-256 of an earlier consent that this one narrows and ends.
         """
         credentials, profile = self._own(), self.profile()
         enrolled = tuple(each["portrait_sha256"] for each in profile["portraits"])
@@ -355,6 +359,7 @@ class PlacetClient:
             epoch=profile["epoch"],
             text_version=TEXT_VERSION,
             language=language,
+            supersedes=supersedes,
         )
         body = {"statement": sign_statement(statement, credentials.key)}
         return self._json("POST", "/v1/consents", SCOPE_SUBJECT_SELF, json=body)
@@ -386,6 +391,17 @@ class PlacetClient:
             found += page["uses"]
             start = page["next_start"]
         return found
+
+    def export_data(self) -> bytes:
+        """Everything that is kept about the subject, as a zip file."""
+        return self._call("GET", "/v1/subjects/me/export", SCOPE_SUBJECT_SELF).content
+
+    def erase(self, *, language: str = "en") -> dict[str, Any]:
+        """Have everything erased. Cannot be undone; the key speaks for nobody afterwards."""
+        credentials, epoch = self._own(), int(self.profile()["epoch"])
+        statement = ErasureStatement(credentials.client_id, epoch, int(self._now()), TEXT_VERSION, language)
+        body = {"statement": sign_statement(statement, credentials.key)}
+        return self._json("DELETE", "/v1/subjects/me", SCOPE_SUBJECT_SELF, json=body)
 
     # -- researchers
 

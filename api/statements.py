@@ -11,11 +11,10 @@ from typing import Annotated, Any, NoReturn
 
 from fastapi import Depends, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from api.deps import ServiceDep, SubjectSelf
-from api.errors import ContentTypeError, RequestError
+from api.errors import ContentTypeError, InvalidFieldError, RequestError, UnknownFieldError
 from api.schemas import StatementIn
 from api.uploads import JsonTooLargeError
 from policy.consent import Signed
@@ -58,21 +57,29 @@ def signed_of_form(text: str) -> Signed:
 
 
 async def _signed_statement(request: Request, service: ServiceDep, actor: SubjectSelf) -> Signed:
-    """The signed statement in the body, after authentication. Raises RequestError, RequestValidationError, 413."""
+    """The signed statement in the body, after authentication. Raises RequestError, 413."""
     try:
         if not request.headers.get("content-type", "").lower().startswith("application/json"):
             raise ContentTypeError("application/json")
         unverified = strict_json(await request.body())
-        return StatementIn.model_validate(unverified).signed
-    except ValidationError as exc:
-        await run_in_threadpool(_log, service, actor.client_id, "request.field_invalid")
-        raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in exc.errors()]) from exc
+        return _parsed(unverified).signed
     except (RequestError, JsonTooLargeError) as error:
         await run_in_threadpool(_log, service, actor.client_id, error.code)
         raise
 
 
 SignedStatement = Annotated[Signed, Depends(_signed_statement)]
+
+
+def _parsed(unverified: Any) -> StatementIn:
+    if not isinstance(unverified, dict):
+        raise ContentTypeError("application/json and one JSON object in it")
+    if unknown := sorted(set(unverified) - set(StatementIn.model_fields)):
+        raise UnknownFieldError(unknown[:3], list(StatementIn.model_fields))
+    try:
+        return StatementIn.model_validate(unverified)
+    except ValidationError as exc:
+        raise InvalidFieldError("statement must be a compact JWS, or an object with its assertion.") from exc
 
 
 def _log(service: ServiceDep, subject_id: str, code: str) -> None:

@@ -65,6 +65,10 @@ def gather(
         subject_erased=subject.erased_at is not None,
         subject_epoch=subject.epoch,
     )
+    if subject.erased_at is not None:  # what their consents said is gone
+        return facts, None
+    if subject.erased_at is not None:  # what their consents said is gone
+        return facts, None
     on_record = {consent.sha256: consent for consent in _candidates(session, subject.subject_id, request, now)}
     uses = num_uses_by_consent(session, [each.consent_id for each in on_record.values()], besides)
     candidates = [consent_facts(consent, uses.get(consent.consent_id, 0)) for consent in on_record.values()]
