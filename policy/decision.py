@@ -183,6 +183,11 @@ class PolicyEngine:
             facts_sha256 = sha256_hex(canonical_json({"request": request.to_json(), "facts": facts.to_json()}))
         except CanonicalError:  # what cannot be written down cannot be logged or repeated either
             return Decision(False, (UNDECIDED,), self.policy_sha256, "")
+        reasons = self.evaluate(request, facts)
+        return Decision(not reasons, reasons, self.policy_sha256, facts_sha256)
+
+    def evaluate(self, request: RenderRequest, facts: Facts) -> tuple[Reason, ...]:
+        """Why not: all reasons, or none where it is allowed. `decide` without the hash of what was decided on."""
         # entities and request always against the schema: without it a missing attribute would skip a forbid
         try:
             entities = self._entities(_stable_values(request, facts))
@@ -197,7 +202,7 @@ class PolicyEngine:
                 result = cedarpy.is_authorized(cedar_request, quick, entities, self._schema)
                 fired, errors = set(result.diagnostics.reasons), result.diagnostics.errors
                 if result.allowed and not errors and fired and fired <= self._permits:
-                    return Decision(True, (), self.policy_sha256, facts_sha256)
+                    return ()
             # (2) every rule for itself
             result = cedarpy.is_authorized(cedar_request, self._policies, entities, self._schema)
             fired, errors, allowed = set(result.diagnostics.reasons), result.diagnostics.errors, result.allowed
@@ -210,7 +215,7 @@ class PolicyEngine:
             reasons.append(UNDECIDED)
         elif not reasons and not (allowed and fired and fired <= self._permits):
             reasons.append(NOT_PERMITTED)
-        return Decision(not reasons, tuple(reasons), self.policy_sha256, facts_sha256)
+        return tuple(reasons)
 
     def _entities(self, values: tuple[object, ...]) -> cedarpy.Entities:
         """Client and portrayal, parsed against the schema once for as long as nothing about them changes.

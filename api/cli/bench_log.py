@@ -49,7 +49,7 @@ def bench_log(
     """Durable appends per second; proof, fsck and export of a log of --entries (1000000 for the full figure)."""
     with reporting(as_json), tempfile.TemporaryDirectory(dir=directory, prefix="placet-bench-") as scratch:
         place = Path(scratch)
-        result: dict[str, Any] = {"bench": "log", "fsync_ms": _spread_ms(_sync_times_s(place))}
+        result: dict[str, Any] = {"bench": "log", "fsync_ms": spread_ms(sync_times_s(place))}
         key = Ed25519PrivateKey.generate()
         log = Log.create(place / "appends", key, ORIGIN)
         result["one_writer"] = _rate(log, 1, seconds)
@@ -90,7 +90,7 @@ def _rate(log: Log, num_threads: int, seconds: float) -> dict[str, Any]:
         "entries": len(times_s),
         "per_s": round(len(times_s) / wall_s),
         "per_cpu_s": round(len(times_s) / cpu_s),
-        "latency_ms": _spread_ms(times_s),
+        "latency_ms": spread_ms(times_s),
     }
 
 
@@ -158,8 +158,8 @@ def _large_log(place: Path, key: Ed25519PrivateKey, num_entries: int, seed: int)
         "build_s": round(built_s, 2),
         "build_per_cpu_s": round(num_entries / cpu_s),
         "proofs": len(drawn),
-        "proof_ms": _spread_ms(times_s),
-        "proof_cpu_ms": _spread_ms(cpu_times_s),
+        "proof_ms": spread_ms(times_s),
+        "proof_cpu_ms": spread_ms(cpu_times_s),
         "fsck_s": round(fsck_s, 2),
         "export_s": round(export_s, 2),
         "export_num_bytes": bundle.stat().st_size,
@@ -169,7 +169,7 @@ def _large_log(place: Path, key: Ed25519PrivateKey, num_entries: int, seed: int)
 # -- shared
 
 
-def _sync_times_s(place: Path) -> list[float]:
+def sync_times_s(place: Path) -> list[float]:
     """Seconds of one small append made durable, over and over."""
     descriptor = os.open(place / "sync", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
@@ -189,7 +189,7 @@ def _seconds(job: Callable[[], object]) -> float:
     return time.perf_counter() - started_s
 
 
-def _spread_ms(times_s: Sequence[float]) -> dict[str, float]:
+def spread_ms(times_s: Sequence[float]) -> dict[str, float]:
     """Median and tail, milliseconds."""
     ordered = sorted(times_s)
     return {

@@ -129,33 +129,6 @@ def bench_watermark(
         emit(as_json, result, f"decode {result['decode_median_s']} s, read {result['read_median_s']} s")
 
 
-@bench.command("policy")
-def bench_policy(as_json: Json = False) -> None:
-    """Decisions per second, policies parsed once."""
-    from policy.decision import Facts, PolicyEngine, RenderRequest
-    from policy.identity import SCOPE_RENDER_CREATE, Actor
-
-    with reporting(as_json):
-        engine = PolicyEngine.load()
-        request = RenderRequest.of(
-            Actor("client", "org", frozenset({SCOPE_RENDER_CREATE})),
-            subject_id="subject",
-            portrait_sha256="0" * 64,
-            speech_sha256="1" * 64,
-            controls={},
-            purpose="urn:placet:purpose:education",
-            duration_s=5.0,
-        )
-        facts, batch = Facts(now=int(time.time())), 500
-
-        def decide() -> None:
-            for _ in range(batch):
-                engine.decide(request, facts)
-
-        rate = round(batch / _median_s(decide))
-        emit(as_json, {"bench": "policy", "decisions_per_s": rate, **machine()}, f"{rate:,} decisions per second")
-
-
 # -- train
 
 

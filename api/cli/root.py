@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from api import software_version
-from api.cli import audit, bench_log, evaluate, keys, lab, people, policy, vetting, witness
+from api.cli import audit, bench_gate, evaluate, keys, lab, people, policy, vetting, witness
 from api.cli.output import UNUSABLE, Json, emit, progress_bar, reporting, stop_negative
 from api.cli.places import Home, settings_for
 from api.settings import Settings
@@ -33,7 +33,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(policy.app, name="policy")
 app.add_typer(lab.models, name="models")
 app.add_typer(evaluate.app, name="evaluate")
-app.add_typer(bench_log.bench, name="bench")
+app.add_typer(bench_gate.bench, name="bench")
 app.add_typer(lab.train, name="train")
 app.command("render")(people.render)
 
@@ -88,7 +88,7 @@ def serve(
 
     with reporting(as_json):
         settings = settings_for(home)
-        listener = _listen(host or settings.host, settings.port if port is None else port, settings.send_buffer_bytes)
+        listener = listen(host or settings.host, settings.port if port is None else port, settings.send_buffer_bytes)
         bound = {"host": host or settings.host, "port": int(listener.getsockname()[1])}
         settings = Settings(**{**settings.model_dump(), **bound})
         if not run_server(settings, listener, as_json):
@@ -137,7 +137,8 @@ def _verdict_text(report: dict[str, Any]) -> str:
     )
 
 
-def _listen(host: str, port: int, send_buffer_bytes: int) -> socket.socket:
+def listen(host: str, port: int, send_buffer_bytes: int) -> socket.socket:
+    """A bound socket for the server; what a connection may hold back on its way out is bounded."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)  # connections inherit it
