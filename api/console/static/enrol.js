@@ -176,5 +176,6 @@ function attempt(button, meanwhile, work) {
   });
 }
 
-if (!isSupported()) find("make-passkey").disabled = true;
+find("make-passkey").disabled = !isSupported();
 await offerCamera();
+find("step-1").querySelector("[type=submit]").disabled = false;

@@ -8,11 +8,6 @@ const outcome = document.getElementById("outcome");
 const words = textsOf(button, "sign_in.");
 const here = location.pathname;
 
-if (!isSupported()) {
-  button.disabled = true;
-  notice(outcome, "error", words.unsupported);
-}
-
 button.addEventListener("click", () =>
   whileBusy(button, async () => {
     notice(outcome, "hint", words.working);
@@ -26,3 +21,7 @@ button.addEventListener("click", () =>
     }
   }),
 );
+
+// enabled only now, so that no click is lost before there is something to hear it
+if (isSupported()) button.disabled = false;
+else notice(outcome, "error", words.unsupported);

@@ -69,7 +69,6 @@ function explain(place, error) {
 }
 
 for (const button of document.querySelectorAll("[data-sign]")) {
-  button.disabled = !isSupported();
   const outcome = button.closest("dialog").querySelector(".outcome");
   button.addEventListener("click", () =>
     whileBusy(button, async () => {
@@ -87,7 +86,6 @@ for (const button of document.querySelectorAll("[data-sign]")) {
 }
 
 const addPasskey = document.getElementById("add-passkey");
-addPasskey.disabled = !isSupported();
 addPasskey.addEventListener("click", () =>
   whileBusy(addPasskey, async () => {
     const outcome = document.getElementById("outcome");
@@ -102,4 +100,5 @@ addPasskey.addEventListener("click", () =>
   }),
 );
 
+for (const button of document.querySelectorAll("[data-sign], #add-passkey")) button.disabled = !isSupported();
 await checkUses();

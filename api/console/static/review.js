@@ -14,7 +14,6 @@ const { statement, options } = JSON.parse(page.dataset.toSign);
 
 document.getElementById("canonical").textContent = canonical(statement);
 document.getElementById("hash").textContent = hex(await statementHash(statement));
-button.disabled = !isSupported();
 
 /** The values that stand on the page, by field. */
 function shown() {
@@ -36,3 +35,5 @@ button.addEventListener("click", () =>
     }
   }),
 );
+
+button.disabled = !isSupported();
