@@ -164,6 +164,12 @@ class EntryIndex:
             for nth in range((last - first) // width + 1)
         ]
 
+    def names(self, index: int) -> tuple[str, ...]:
+        """The pseudonyms that an entry, or the decision that it belongs to, speaks of. Raises: SearchIndexError."""
+        with self._reading() as db:
+            rows = db.execute("SELECT name FROM names WHERE idx = ? ORDER BY name", (index,))
+            return tuple(str(row[0]) for row in rows)
+
     def kinds(self) -> dict[str, int]:
         """Every kind of entry, and how many there are. Raises: SearchIndexError."""
         with self._reading() as db:

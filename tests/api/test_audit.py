@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from api.client import PlacetClient, ProblemError
 from api.settings import Settings
 from api.setup import create_instance
 from policy.canonical import canonical_json
+from policy.errors import LogUnavailableError
 from policy.evidence import LogEvidence, verify_evidence
-from policy.fsck import verify_bundle
+from policy.fsck import fsck, verify_bundle
 from policy.instance import Instance
 from policy.merkle import leaf_hash, verify_consistency, verify_inclusion
 from policy.note import verify_checkpoint
@@ -155,3 +157,23 @@ def test_a_log_that_was_set_back_is_found_with_an_earlier_checkpoint(home: Path,
     kept.write_bytes((home / "log" / "checkpoint").read_bytes())
     assert run("audit", "verify", "--home", str(before))[0] == 0
     assert run("audit", "verify", "--home", str(before), "--checkpoint", str(kept))[0] == 1
+
+
+def test_a_disk_that_is_full_is_answered_503_and_nothing_else_is_lost(server: Running) -> None:
+    """A limit of the kernel on the size of files; every entry is refused while it holds."""
+    log = server.service.log
+    size = log.size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    bundle = max(
+        (log.directory / "tile" / "entries").rglob("*"), key=lambda path: path.is_file() and path.stat().st_mtime
+    )
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bundle.stat().st_size, hard))
+    try:
+        with pytest.raises(LogUnavailableError):
+            log.append("test", {})
+        answer = httpx.get(f"{server.url}/v1/audit/entries", headers={"Authorization": "Bearer x"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (answer.status_code, answer.json()["code"]) == (503, "log.unavailable")
+    assert log.size == size and log.append("test", {}).index >= size
+    assert fsck(log.directory, server.service.keys.log_publics).is_clean

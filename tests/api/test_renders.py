@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 import time
 from pathlib import Path
@@ -13,10 +14,13 @@ import pytest
 
 from api.client import Enrolled, PlacetClient, ProblemError
 from api.engine.renders import RenderEngine
+from policy.canonical import canonical_json
 from policy.consent import PURPOSE_RESEARCH
+from policy.errors import ProofError
 from policy.evidence import LogEvidence, verify_evidence
 from tests.api.conftest import Running, make_wav, vetted
 from tests.api.test_gate import consent_to, refused
+from tests.simulators import tlogverify
 from watermark.credentials import read_credentials
 from watermark.extract import read_mark
 from watermark.media import decode_clip
@@ -92,6 +96,34 @@ def test_decision_and_delivery_are_in_the_log_with_proofs(
     evidence = LogEvidence.from_json(done["evidence"])
     assert evidence.index == done["delivery_index"]
     verify_evidence(evidence, server.service.keys.log_public, origin=log.origin)
+
+
+def test_the_manifest_proves_its_decision(
+    server: Running, delivered: tuple[dict[str, Any], dict[str, Any], bytes]
+) -> None:
+    """`org.placet.log`: whoever has the video and the log's public key can check that it was decided on."""
+    _, done, video = delivered
+    manifest = read_credentials(video, "video/mp4", server.service.trust_roots_pem.decode())
+    carried = LogEvidence.from_json(manifest.log)
+    assert carried.index == done["decision_index"]
+    entry = server.service.log.entry(carried.index)
+    verify_evidence(carried, server.service.keys.log_public, leaf=canonical_json(entry))
+    other = canonical_json(entry | {"body": entry["body"] | {"allowed": False}})
+    with pytest.raises(ProofError):
+        verify_evidence(carried, server.service.keys.log_public, leaf=other)
+
+
+@pytest.mark.needs("go")
+def test_others_can_check_what_the_manifest_proves(
+    server: Running, delivered: tuple[dict[str, Any], dict[str, Any], bytes], tmp_path: Path
+) -> None:
+    _, done, video = delivered
+    manifest = read_credentials(video, "video/mp4", server.service.trust_roots_pem.decode())
+    log, entry, proof = server.service.log, tmp_path / "entry", tmp_path / "evidence.json"
+    entry.write_bytes(canonical_json(log.entry(done["decision_index"])))
+    proof.write_text(json.dumps(manifest.log))
+    found = tlogverify.verify("evidence", vkey=log.verifier_key, evidence=proof, entry=entry)
+    assert found["index"] == done["decision_index"]
 
 
 def test_the_subject_sees_both_and_can_count(

@@ -73,6 +73,7 @@ def test_every_way_to_search(index: EntryIndex) -> None:
     first = index.search(Query(), 3)
     assert (first.indices, first.total, first.next_before) == ((3, 2, 1), 4, 1)
     assert index.search(Query(before=first.next_before)).indices == (0,)
+    assert index.names(1) == index.names(0) == (ALICE,), "a delivery is about those whom its decision is about"
     assert index.kinds() == {"decision": 2, "delivery": 1, "token.rejected": 1}
     assert index.reasons() == {"consent.missing": 1, "scope.missing": 1, "token.expired": 1}
     assert index.policies() == {"1" * 64: (0, 0), "2" * 64: (2, 2)}
