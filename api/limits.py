@@ -79,9 +79,10 @@ class _Window:
 
 
 class RejectionLog:
-    """Puts refused tokens into the audit log: the first few of each address one by one, the rest of a minute counted.
+    """Puts refusals into the audit log: the first few of each address one by one, the rest of a minute counted.
 
     Args:
+        kind: of the entries; those that only count have `.counted` behind it.
         record: appends one entry and answers its index.
         num_single: entries of their own that one address gets per minute.
         num_single_total: the same for all addresses together, so that many addresses are no way around it.
@@ -92,11 +93,13 @@ class RejectionLog:
         self,
         record: Callable[[str, dict[str, Any]], int],
         *,
+        kind: str,
         num_single: int,
         num_single_total: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._record = record
+        self._kind = kind
         self._num_single = num_single
         self._num_single_total = num_single_total
         self._clock = clock
@@ -128,7 +131,7 @@ class RejectionLog:
         if not is_single:
             return None
         body = {"code": code, "client": client, "endpoint": endpoint, "address": address or None}
-        return self._record("token.rejected", body)
+        return self._record(self._kind, body)
 
     def flush(self, *, only_over: bool = False) -> None:
         """Log what was only counted, one entry per address. `only_over`: minutes that are over."""
@@ -152,7 +155,7 @@ class RejectionLog:
                         for (code, endpoint), num in sorted(window.unlogged.items())
                     ],
                 }
-                self._record("token.rejected.counted", body)
+                self._record(f"{self._kind}.counted", body)
 
     def close(self) -> None:
         """Log what was only counted."""

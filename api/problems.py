@@ -17,6 +17,7 @@ from api.console.pages import wants_page
 from api.console.refusals import error_page
 from api.errors import (
     ApiError,
+    BodyTooLargeError,
     ContentTypeError,
     InvalidFieldError,
     MissingFieldError,
@@ -93,7 +94,30 @@ def _known(request: Request, error: Exception) -> Response:
     if status is None or status == 500:
         return _unforeseen(request, error)
     extras, headers = (error.extras, error.headers) if isinstance(error, ApiError) else ({}, {})
+    if _is_refused_upload(request, code):
+        extras = {**extras, "log_index": _recorded(request, code)}
     return problem(request, status=status, code=code, detail=str(error), extras=extras, headers=headers)
+
+
+def _recorded(request: Request, code: str) -> int | None:
+    """Log a refused upload. Where the log cannot be written the refusal stands all the same."""
+    address = request.client.host if request.client is not None else ""
+    try:
+        index: int | None = request.app.state.service.record_refused_input(code, request.url.path, address)
+    except PolicyError as error:
+        logger.warning("a refused upload could not be logged: %s", error)
+        return None
+    return index
+
+
+def _is_refused_upload(request: Request, code: str) -> bool:
+    """Whether an error says that somebody sent media which cannot be used, by mistake or to see what happens."""
+    is_upload = request.method == "POST" and request.url.path.startswith(_UPLOAD_PATHS)
+    return is_upload and (code.partition(".")[0] in _MEDIA_CODES or code == BodyTooLargeError.code)
+
+
+_UPLOAD_PATHS = ("/v1/renders", "/v1/subjects", "/v1/detections", "/me")
+_MEDIA_CODES = frozenset({"portrait", "speech", "media", "intake", "control", "detector"})
 
 
 def _unforeseen(request: Request, error: Exception) -> Response:

@@ -73,10 +73,14 @@ class Service:
         self.clients = ClientDirectory(self.database, self.gate, now)
         self.applications = ApplicationBook(self.database, self.gate, self.clients, now)
         self.limiter = RateLimiter(settings.rates_per_minute)
-        self.rejections = RejectionLog(
-            lambda kind, body: self.gate.record(kind, body).index,
-            num_single=settings.rejections_logged_per_minute,
-            num_single_total=20 * settings.rejections_logged_per_minute,
+        self.rejections, self.refused_inputs = (
+            RejectionLog(
+                lambda kind, body: self.gate.record(kind, body).index,
+                kind=kind,
+                num_single=settings.rejections_logged_per_minute,
+                num_single_total=20 * settings.rejections_logged_per_minute,
+            )
+            for kind in ("token.rejected", "input.refused")
         )
         token_keys = TokenKeys(self.keys.service)
         proofs = ProofBook(self.spent, now, lifetime_s=settings.proof_lifetime_s, leeway_s=settings.clock_leeway_s)
@@ -181,6 +185,7 @@ class Service:
             process.close()
         self.renders.join(10.0)
         self.rejections.close()
+        self.refused_inputs.close()
         self.witnessing.close()
         self.audit.close()
         self.database.close()
@@ -195,9 +200,17 @@ class Service:
         """
         self.metrics.count("placet_token_rejections_total", code=code)
         client = self.gate.pseudonym("client", unverified_client_id) if unverified_client_id else None
+        return self.rejections.note(code, client=client, endpoint=endpoint, address=self._address(address))
+
+    def record_refused_input(self, code: str, endpoint: str, address: str) -> int | None:
+        """Log that an upload could not be used: never any of it. Returns as `record_rejection` does."""
+        self.metrics.count("placet_refused_inputs_total", code=code)
+        return self.refused_inputs.note(code, client=None, endpoint=endpoint, address=self._address(address))
+
+    def _address(self, address: str) -> str:
+        """Pseudonym of an address; empty if it is not known."""
         network = network_of(address)
-        pseudonym = self.gate.pseudonym("address", network) if network else ""
-        return self.rejections.note(code, client=client, endpoint=endpoint, address=pseudonym)
+        return self.gate.pseudonym("address", network) if network else ""
 
     def _outside_issuers(self) -> list[OutsideIssuer]:
         return [

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -29,6 +29,9 @@ from api.settings import Settings
 from api.setup import create_instance
 from policy.consent import new_subject_key
 from tests.faces import another_face
+
+if TYPE_CHECKING:
+    from tests.api.arena import Arena
 
 
 @dataclass(frozen=True)
@@ -176,3 +179,20 @@ def subject(server: Running, portrait: bytes) -> Iterator[tuple[PlacetClient, En
 def home_of(server: Running) -> Path:
     """Home of the shared instance."""
     return server.settings.home
+
+
+@pytest.fixture(scope="session")
+def arena(
+    server: Running,
+    operator: PlacetClient,
+    researcher: PlacetClient,
+    stranger: PlacetClient,
+    auditor: PlacetClient,
+    subject: tuple[PlacetClient, Enrolled],
+    portrait: bytes,
+    speech: bytes,
+) -> Arena:
+    """The server, and everybody who is around."""
+    from tests.api.arena import Arena
+
+    return Arena(server, operator, researcher, stranger, auditor, subject[0], subject[1], portrait, speech)

@@ -192,7 +192,9 @@ class Entries:
 
 def test_a_stranger_fills_a_minute_with_a_few_entries() -> None:
     written, clock = Entries(), [0.0]
-    log = RejectionLog(written, num_single=5, num_single_total=8, clock=lambda: clock[0])
+    log = RejectionLog(
+        written, kind="token.rejected", num_single=5, num_single_total=8, clock=lambda: clock[0]
+    )
 
     def note(address: str, code: str = "token.malformed") -> int | None:
         return log.note(code, client=None, endpoint="/v1/audit", address=address)
@@ -209,7 +211,7 @@ def test_a_stranger_fills_a_minute_with_a_few_entries() -> None:
 
 def test_many_addresses_are_no_way_around_it() -> None:
     written = Entries()
-    log = RejectionLog(written, num_single=5, num_single_total=8, clock=lambda: 0.0)
+    log = RejectionLog(written, kind="token.rejected", num_single=5, num_single_total=8, clock=lambda: 0.0)
     for number in range(3 * MAX_ADDRESSES):
         log.note("token.malformed", client=None, endpoint="/v1/audit", address=str(number))
     assert len(written.entries) == 8 and len(log._windows) <= MAX_ADDRESSES + 1
