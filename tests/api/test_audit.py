@@ -22,6 +22,7 @@ from policy.fsck import fsck, verify_bundle
 from policy.instance import Instance
 from policy.merkle import leaf_hash, verify_consistency, verify_inclusion
 from policy.note import verify_checkpoint
+from policy.tiles import ENTRIES, TILE_WIDTH, TileName
 from tests.api.conftest import Running
 
 
@@ -162,11 +163,11 @@ def test_a_log_that_was_set_back_is_found_with_an_earlier_checkpoint(home: Path,
 def test_a_disk_that_is_full_is_answered_503_and_nothing_else_is_lost(server: Running) -> None:
     """A limit of the kernel on the size of files; every entry is refused while it holds."""
     log = server.service.log
+    if log.size % TILE_WIDTH == 0:
+        log.append("test", {})
     size = log.size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    bundle = max(
-        (log.directory / "tile" / "entries").rglob("*"), key=lambda path: path.is_file() and path.stat().st_mtime
-    )
+    bundle = log.directory / TileName(ENTRIES, size // TILE_WIDTH, size % TILE_WIDTH).path
     resource.setrlimit(resource.RLIMIT_FSIZE, (bundle.stat().st_size, hard))
     try:
         with pytest.raises(LogUnavailableError):
