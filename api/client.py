@@ -503,6 +503,10 @@ class PlacetClient:
         """Approve a client; fields as in `api.schemas.ClientIn`."""
         return self._json("POST", "/v1/operators/clients", SCOPE_OPERATOR_ADMIN, json=application)
 
+    def invite(self, **invitation: Any) -> dict[str, Any]:
+        """Invite an auditor or operator to make a passkey; fields as in `api.console.invitations.InvitationIn`."""
+        return self._json("POST", "/v1/operators/invitations", SCOPE_OPERATOR_ADMIN, json=invitation)
+
     def clients(self) -> list[dict[str, Any]]:
         """All clients but the subjects."""
         return list(self._json("GET", "/v1/operators/clients", SCOPE_OPERATOR_ADMIN)["clients"])

@@ -27,7 +27,7 @@ from api.routes import myself
 from policy.consent import ErasureStatement
 from policy.identity import SCOPE_SUBJECT_SELF, Actor
 from policy.purposes import PURPOSES_BY_LANGUAGE
-from policy.texts import CURRENT_VERSION, shown_text
+from policy.texts import CURRENT_VERSION, control_words, shown_text
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(at_named_origin)])
 
@@ -53,6 +53,7 @@ def overview(request: Request, service: ServiceDep, me: Me, before: Index = None
         is_newest=before is None,
         tones=TONES,
         purposes=PURPOSES_BY_LANGUAGE[language],
+        control_words=control_words(language),
         passkeys=service.passkeys.of_account(me.account_id),
         erasure=shown_text(_erasure(request, service, me)),
         paragraphs=paragraphs,

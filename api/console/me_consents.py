@@ -23,23 +23,9 @@ from api.storage.models import Client, Portrait
 from policy.consent import ANY_CONTROL, EVERYTHING, MAX_TERM_S, MAX_USES, ConsentStatement, RevocationStatement
 from policy.identity import SCOPE_RENDER_CREATE
 from policy.purposes import PURPOSES_BY_LANGUAGE
-from policy.texts import CURRENT_VERSION
+from policy.texts import CURRENT_VERSION, control_words
 
 router = APIRouter(prefix="/me/consents", include_in_schema=False, dependencies=[Depends(at_named_origin)])
-
-CONTROLS: Final = (
-    "seed",
-    "intensity",
-    "head_motion",
-    "blink_rate",
-    "gaze",
-    "head_pose",
-    "head_distance",
-    "emotion",
-    "framing",
-    "face",
-)
-"""The controls that can be allowed one by one; "any" allows those to come as well."""
 
 _DAY_S: Final = 86_400
 
@@ -74,6 +60,7 @@ def new(
         chosen_purposes=old.consent.statement["purposes"] if old else purpose or [],
         portraits=_portraits(service, me.account_id, old),
         controls=_offered_controls(old),
+        control_words=control_words(language_of(request)),
         days=days,
         uses=uses,
         max_uses=old.uses_left if old else MAX_USES,
@@ -103,7 +90,7 @@ def review(
     old = consent_view(service, me.account_id, narrow) if narrow else None
     subject, _ = service.enrolment.find(me.account_id)
     now = int(service.now())
-    allowed = {"any": (ANY_CONTROL,), "some": tuple(each for each in CONTROLS if each in (control or []))}
+    allowed = {"any": (ANY_CONTROL,), "some": tuple(each for each in control_words("en") if each in (control or []))}
     statement = ConsentStatement(
         subject_id=me.account_id,
         grantee_org=grantee.org,
@@ -127,6 +114,7 @@ def review(
         statement=statement.to_json(),
         who=grantee.name or grantee.org,
         purposes=PURPOSES_BY_LANGUAGE[language_of(request)],
+        control_words=control_words(language_of(request)),
         text=draft.text,
         paragraphs=paragraphs,
         sha256=draft.sha256,
@@ -193,7 +181,7 @@ def _portraits(service: Service, subject_id: str, old: ConsentView | None) -> li
 
 def _offered_controls(old: ConsentView | None) -> list[str]:
     if old is None or old.allows_any_control:
-        return list(CONTROLS)
+        return list(control_words("en"))
     return list(old.consent.statement["controls"])
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "Section",
     "ShownText",
     "TextName",
+    "control_words",
     "find_text",
     "known_texts",
     "shown_text",
@@ -103,6 +104,13 @@ def find_text(kind: str, version: str, language: str) -> TextName:
             return name
     offered = ", ".join(f"{name.version} ({name.language})" for name in known_texts() if name.kind == kind)
     raise StatementTextError(f"The statement names a text that was never shown here; there are {offered}.")
+
+
+def control_words(language: str, version: str = CURRENT_VERSION) -> Mapping[str, str]:
+    """Every control that a consent can name, in words of the texts. Raises: StatementTextError, TextChangedError."""
+    name = find_text(CONSENT, version, language)
+    words = json.loads(_checked(f"words.{name.version}.{name.language}.json"))
+    return dict(words["controls"])
 
 
 def source_of(name: TextName) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import httpx
 import pytest
 from playwright.sync_api import expect
+from typer.testing import CliRunner
 
+from api.cli.root import app
 from tests.console.conftest import Look, MakeVisitor, Site, Visitor
 
 pytestmark = pytest.mark.needs("chromium")
@@ -22,7 +25,9 @@ def test_the_start_page_says_what_this_is_and_how_to_check_it(visitor: Visitor, 
 
 def test_an_auditor_makes_a_passkey_once_and_signs_in_with_it(visitor: Visitor, look: Look) -> None:
     size = visitor.site.service.log.size
-    link = visitor.site.invite("auditor")
+    where = ["--home", str(visitor.site.settings.home), "--url", visitor.site.url, "--json"]
+    ran = CliRunner().invoke(app, ["operators", "invite", "--role", "auditor", "--name", "Kim Example", *where])
+    link = json.loads(ran.stdout.splitlines()[-1])["url"].removeprefix(visitor.site.url)
     page = visitor.open(link)
     look("invitation", visitor, with_dark=False, with_phone=False)
     page.get_by_role("button", name="Make a passkey").click()
