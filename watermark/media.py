@@ -369,6 +369,10 @@ class _SoundCollector:
             if self._num_samples > self._limits.max_duration_s * self._rate_hz:
                 raise InputTooLongError(self._num_samples / self._rate_hz, self._limits.max_duration_s)
 
+    @property
+    def num_samples(self) -> int:
+        return self._num_samples
+
     def sound(self) -> Sound:
         self._take(None)
         samples_N = np.concatenate(self._parts) if self._parts else np.empty(0, np.float32)
@@ -419,6 +423,36 @@ def decode_sound(source: bytes, limits: MediaLimits = SPEECH_LIMITS, *, rate_hz:
     if float(np.abs(sound.samples_N).max()) < _SILENCE_PEAK:
         raise SilentSoundError("The sound is silent. Check the microphone and record the speech again.")
     return sound
+
+
+def decode_sound_track(
+    source: bytes | Path,
+    limits: MediaLimits = CLIP_LIMITS,
+    *,
+    rate_hz: int = SPEECH_RATE_HZ,
+    stop_after_s: float = math.inf,
+) -> Sound | None:
+    """The first sound track of any listed file, with or without a picture, from its own first sample.
+
+    Args:
+        source: the whole file, or where it lies.
+        limits: bounds on bytes, seconds and channels.
+        rate_hz: the rate to resample to.
+        stop_after_s: leave out what sounds later than this.
+    Returns: the sound, also a silent one; None if the file has no sound track or not a sample in it.
+    Raises: EmptyInputError, InputTooLargeError, InputTooLongError, UnsupportedMediaError, UnreadableMediaError.
+    """
+    with _opened(source, limits, "media") as container:
+        if not container.streams.audio:
+            return None
+        stream = container.streams.audio[0]
+        collector = _SoundCollector(stream, rate_hz, limits)
+        for frame in container.decode(stream):
+            collector.add(frame)
+            if collector.num_samples >= stop_after_s * rate_hz:
+                break
+        sound = collector.sound()
+    return sound if len(sound.samples_N) else None
 
 
 def _wav_is_cut_short(source: bytes) -> bool:
