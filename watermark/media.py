@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import math
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -684,6 +684,7 @@ class VideoEncoder:
         rate_hz: frames per second.
         sound: the sound track, or None.
         coding: codec and quality.
+        metadata: of the file, by name.
     """
 
     def __init__(
@@ -695,6 +696,7 @@ class VideoEncoder:
         rate_hz: float,
         sound: Sound | None,
         coding: VideoCoding | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         coding = coding or VideoCoding()
         self._width, self._height = width & ~1, height & ~1
@@ -703,7 +705,9 @@ class VideoEncoder:
         self._sound_sent = 0
         self._closed = False
         try:
-            self._container: Any = av.open(str(dst), "w", format="mp4", options={"movflags": "+faststart"})
+            flags = "+faststart+use_metadata_tags"
+            self._container: Any = av.open(str(dst), "w", format="mp4", options={"movflags": flags})
+            self._container.metadata.update(metadata or {})
             video: Any = self._container.add_stream(coding.codec, rate=self._rate, options=coding.options())
             video.width, video.height, video.pix_fmt = self._width, self._height, "yuv420p"
             video.codec_context.time_base = 1 / self._rate
