@@ -17,6 +17,7 @@ from api.console.audit_view import REVEALABLE, diff_lines, draw_proof, fields_of
 from api.console.pages import render
 from api.console.session import ConsoleForm, Session, SignedIn, at_named_origin
 from api.deps import ServiceDep
+from api.errors import NotFoundError
 from api.routes.audit import bundle_response
 from api.service import Service
 from policy.archive import PolicyTexts
@@ -130,7 +131,12 @@ def entry(request: Request, service: ServiceDep, session: Auditor, index: int, r
 def reveal(request: Request, service: ServiceDep, session: Auditor, form: ConsoleForm) -> HTMLResponse:
     """Break the glass. The answer is a page and not a redirect: who was found belongs into no address."""
     org = service.clients.find(session.account_id).org
-    found = service.audit.reveal(form.get("pseudonym", ""), form.get("reason", ""), by=session.account_id, by_org=org)
+    try:
+        found = service.audit.reveal(
+            form.get("pseudonym", ""), form.get("reason", ""), by=session.account_id, by_org=org
+        )
+    except NotFoundError:
+        return render(request, "audit/revealed.html", status=404, found=None, back=form.get("entry", ""))
     return render(request, "audit/revealed.html", found=found, back=form.get("entry", ""))
 
 

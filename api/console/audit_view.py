@@ -122,7 +122,12 @@ def fired_rules(body: Mapping[str, Any], texts: PolicyTexts | None) -> list[Fire
     """The rules behind a decision: those that forbade it, or where it was allowed, those that permit at all."""
     rules = rules_of(texts.policy_text) if texts is not None else {}
     if body.get("allowed"):
-        return [FiredRule(code, "", text) for code, text in rules.items() if re.search(r"^permit\b", text, re.M)]
+        action = f'Action::"{body.get("request", {}).get("action", "")}"'
+        return [
+            FiredRule(code, "", text)
+            for code, text in rules.items()
+            if re.search(r"^permit\b", text, re.M) and (action in text or "Action::" not in text)
+        ]
     return [
         FiredRule(str(code), says_of(rules.get(str(code), "")), rules.get(str(code)))
         for code in body.get("reasons", [])

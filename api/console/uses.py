@@ -22,6 +22,7 @@ TONES: Final = {
     "render.refused": "bad",
     "render.failed": "warn",
     "render.interrupted": "warn",
+    "audit.reveal": "warn",
 }
 """How the kinds of entries are coloured."""
 

@@ -306,7 +306,7 @@ def test_what_changed_between_two_policies(auditor: Visitor, look: Look) -> None
 def test_alarms_and_a_checkpoint_of_another_history(site: Site, auditor: Visitor, look: Look) -> None:
     cosigned(site)
     page = auditor.open("/audit/alarms")
-    expect(page.get_by_text("witness.example/w1")).to_be_visible()
+    expect(page.get_by_role("heading", name="witness.example/w1")).to_be_visible()
     page.get_by_label("Checkpoint").fill(site.service.log.checkpoint())
     page.get_by_role("button", name="Compare with this log").click()
     expect(page.get_by_text("The same history")).to_be_visible()
