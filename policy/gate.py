@@ -58,6 +58,7 @@ class Gate:
         self._now = now
         self._lock = threading.Lock()
         self._used: dict[int, float] = {}
+        self._made: dict[int, tuple[Ruling, str | None]] = {}
         self._latest_s = latest_time_s(log)
 
     def rule(self, request: RenderRequest, facts: Facts) -> Ruling:
@@ -73,12 +74,19 @@ class Gate:
             clock_back_s = int(self._latest_s - now)
         facts = replace(facts, now=int(now), clock_back_s=clock_back_s)
         # (2) decide on exactly what will be logged
-        logged_request = request.pseudonymised(self._pseudonym)
-        logged_facts = facts.pseudonymised(self._pseudonym)
+        pseudonym = _once_each(self._pseudonym)
+        logged_request = request.pseudonymised(pseudonym)
+        logged_facts = facts.pseudonymised(pseudonym)
         decision = self.engine.decide(logged_request, logged_facts)
         # (3) on disk before anything else happens
         evidence = self.log.append(DECISION_KIND, _decision_body(decision, logged_request, logged_facts))
-        return Ruling(decision, evidence, request, facts)
+        ruling = Ruling(decision, evidence, request, facts)
+        with self._lock:
+            self._made = {
+                index: each for index, each in self._made.items() if now - each[0].facts.now <= MAX_RULING_AGE_S
+            }
+            self._made[evidence.index] = (ruling, logged_request.subject_id)
+        return ruling
 
     def permit(
         self,
@@ -100,8 +108,12 @@ class Gate:
         # (1) allowed at all
         if not decision.allowed or decision.reasons:
             raise PermitRefusedError("This was refused, so there is no permit; see the reasons of the decision.")
-        # (2) the decision is in our log, as it stands here (RFC 9162 §2.1.3)
-        self._check_logged(ruling)
+        # (2) the decision is in our log, as it stands here: this gate has just put it there, or the entry proves it
+        subject = None if request.subject_id is None else self._pseudonym("subject", request.subject_id)
+        if self._made.get(getattr(ruling.evidence, "index", -1)) == (ruling, subject):
+            self._check_still_logged(ruling.evidence)
+        else:
+            self._check_logged(ruling)
         # (3) fresh, and not used for a permit before
         if not 0 <= now - ruling.facts.now <= MAX_RULING_AGE_S:
             raise PermitRefusedError("This decision is too old for a permit; ask again.")
@@ -116,7 +128,7 @@ class Gate:
             decision_index=ruling.evidence.index,
             action=request.action,
             client_id=request.client_id,
-            subject="" if request.subject_id is None else self._pseudonym("subject", request.subject_id),
+            subject=subject or "",
             portrait_sha256=portrait_sha256,
             speech_sha256=speech_sha256,
             controls_sha256=request.controls_sha256,
@@ -154,8 +166,17 @@ class Gate:
         """
         self._pseudonym = pseudonym
 
+    def _check_still_logged(self, evidence: LogEvidence) -> None:
+        """Raises: PermitRefusedError: the log, as it is now, has another entry in this place, or none."""
+        try:
+            is_there = self.log.evidence(evidence.index).leaf_hash == evidence.leaf_hash
+        except LogError as exc:
+            raise PermitRefusedError("The log does not prove this decision, so there is no permit.") from exc
+        if not is_there:
+            raise PermitRefusedError("The log holds another decision than this one, so there is no permit.")
+
     def _check_logged(self, ruling: Ruling) -> None:
-        """Raises: PermitRefusedError: the log does not hold this ruling."""
+        """Raises: PermitRefusedError: the log does not hold this ruling (RFC 9162 §2.1.3)."""
         expected = _decision_body(
             ruling.decision,
             ruling.request.pseudonymised(self._pseudonym),
@@ -186,6 +207,19 @@ class Gate:
                 raise PermitRefusedError("This decision has led to a permit already; ask again for another render.")
             self._used = {each: at for each, at in self._used.items() if now - at <= 2 * MAX_RULING_AGE_S}
             self._used[index] = now
+
+
+def _once_each(pseudonym: Pseudonym) -> Pseudonym:
+    """The same, asked once for each value; for as long as one ruling takes."""
+    known: dict[tuple[str, str], str] = {}
+
+    def remembered(namespace: str, value: str) -> str:
+        name = known.get((namespace, value))
+        if name is None:
+            name = known[namespace, value] = pseudonym(namespace, value)
+        return name
+
+    return remembered
 
 
 def latest_time_s(log: Log) -> float:

@@ -174,7 +174,8 @@ class ProofBook:
             raise ProofError("token.proof_key", "The DPoP proof is by another key than the token is bound to.")
         try:
             expires_at = proof.issued_at + self._lifetime_s + self._leeway_s
-            self._spent.spend(f"dpop:{proof.thumbprint}", sha256_base64url(proof.jti), expires_at)
+            # not durable: what only a loss of power can forget has expired when the machine is back
+            self._spent.spend(f"dpop:{proof.thumbprint}", sha256_base64url(proof.jti), expires_at, is_durable=False)
         except AlreadySpentError as exc:
             raise ProofError("token.proof_replayed", "This DPoP proof was used before: make one per request.") from exc
         return proof

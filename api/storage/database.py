@@ -57,11 +57,25 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """A session that holds the write lock from its first statement and commits at the end."""
+    def write(self, *, is_durable: bool = True) -> Iterator[Session]:
+        """A session that holds the write lock from its first statement and commits at the end.
+
+        Args:
+            is_durable: on disk when this returns. Otherwise the next durable write takes it along: every process sees
+                it at once, and it outlives them all, but the last ones may be lost with the power.
+        """
         connection = self._engine.connect().execution_options(placet_write=True)
-        with connection, Session(connection, expire_on_commit=False) as session, session.begin():
-            yield session
+        with connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            if not is_durable:
+                driver.execute("PRAGMA synchronous=NORMAL")
+            try:
+                with Session(connection, expire_on_commit=False) as session, session.begin():
+                    yield session
+            finally:
+                if not is_durable:
+                    driver.execute("PRAGMA synchronous=FULL")
 
     def shred_log(self) -> None:
         """Move the write-ahead log into the file and empty it, so that it keeps nothing that was just deleted.

@@ -25,10 +25,14 @@ class SpentIds:
         self._database = database
         self._now = now
 
-    def spend(self, space: str, value: str, expires_at: float) -> None:
-        """Use `value` up. Raises AlreadySpentError if it was used before, here or in another process."""
+    def spend(self, space: str, value: str, expires_at: float, *, is_durable: bool = True) -> None:
+        """Use `value` up. Raises AlreadySpentError if it was used before, here or in another process.
+
+        Args:
+            is_durable: must be remembered after a loss of power too; see `Database.write`.
+        """
         try:
-            with self._database.write() as session:
+            with self._database.write(is_durable=is_durable) as session:
                 session.execute(delete(SpentId).where(SpentId.expires_at < self._now()))
                 session.add(SpentId(space=space[:100], value=value[:200], expires_at=expires_at))
         except IntegrityError as exc:

@@ -210,3 +210,38 @@ def test_no_instance_or_a_damaged_one(tmp_path: Path) -> None:
         (tmp_path / "home/instance.json").write_text(text, "latin-1")
         with pytest.raises(InstanceError):
             Instance.open(tmp_path / "home")
+
+
+# ------------------------------------------------------------------------------------------------------------ the clock
+
+
+def test_a_clock_set_back(
+    gate: Gate, log: Log, keys: KeyRing, clock: Clock, request_: RenderRequest, facts: Facts
+) -> None:
+    """Refused with a name for as long as the clock is behind, in this process and in the next; until it is accepted."""
+    assert gate.rule(request_, facts).decision.allowed
+    clock.now = START - 5
+    assert gate.rule(request_, facts).decision.allowed  # clocks are slewed
+    clock.now = START - 6
+    ruling = gate.rule(request_, facts)
+    assert ruling.decision.codes == ("clock.regressed",) and ruling.facts.clock_back_s == 6
+    again = Gate(gate.engine, log, keys, clock)
+    assert again.rule(request_, facts).decision.codes == ("clock.regressed",)
+    evidence = again.accept_clock()
+    assert log.entry(evidence.index)["body"] == {"behind_s": 6}
+    assert again.rule(request_, facts).decision.allowed
+    assert Gate(gate.engine, log, keys, clock).rule(request_, facts).decision.allowed
+    # an auditor sees the jump in the times of the entries, whatever was accepted
+    times = [entry["time"] for entry in log.entries(0)]
+    assert times != sorted(times)
+
+
+def test_a_clock_behind_the_log(
+    log: Log, keys: KeyRing, gate: Gate, clock: Clock, request_: RenderRequest, facts: Facts
+) -> None:
+    """A restart does not make the past forget itself."""
+    clock.now = START + 86_400
+    log.append("test", {})
+    clock.now = START
+    decision = Gate(gate.engine, log, keys, clock).rule(request_, facts).decision
+    assert decision.codes == ("clock.regressed",)
