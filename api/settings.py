@@ -147,6 +147,12 @@ class Settings(BaseSettings):
         "that issues signing certificates too: what is in here is trusted for both.",
     )
 
+    labels: tuple[Literal["eu", "cn", "us-ca"], ...] = Field(
+        default=("us-ca",),
+        description="Whose rules on labels are followed where they show in the picture: `eu` an icon, `cn` words for "
+        "the first seconds. Metadata and disclosure cost nothing and are always there. A JSON list.",
+    )
+
     @field_validator("tsa_url")
     @classmethod
     def _tsa_url_is_one(cls, value: str) -> str:

@@ -71,6 +71,7 @@ class RenderWorker:
         watermark_key: 32 bytes.
         authority: signs the manifests.
         log_publics: keys of the log in which decisions must be: the current one and those before it.
+        labels: regimes whose visible labels are drawn; see `watermark.labels`.
         now: Unix time in seconds.
     """
 
@@ -84,12 +85,14 @@ class RenderWorker:
         log_publics: Ed25519PublicKey | Sequence[Ed25519PublicKey],
         *,
         permit_retired: Sequence[Retirement] = (),
+        labels: Sequence[str] = (),
         now: Callable[[], float] = time.time,
     ) -> None:
         self._verifier = PermitVerifier(permit_public, name, PermitLedger(ledger_path), now, retired=permit_retired)
         self._watermark_key = watermark_key
         self._authority = authority
         self._log_publics = log_publics
+        self._labels = labels
         self._motion = MotionModel.load()
         self._portraits: OrderedDict[bytes, Portrait] = OrderedDict()
         self._lock = threading.Lock()
@@ -170,6 +173,7 @@ class RenderWorker:
                 ),
                 authority=self._authority,
                 dst=dst,
+                labels=self._labels,
                 progress=None if progress is None else lambda done: progress(min(done / track.num_frames, 1.0)),
             )
 

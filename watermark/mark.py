@@ -13,18 +13,21 @@ import hashlib
 import itertools
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from watermark.credentials import ManifestSpec, SigningAuthority, read_credentials, sign
+from watermark.audio_mark import MIN_RATE_HZ, AudioEmbedder
+from watermark.credentials import SOFT_BINDING_ALGORITHMS, ManifestSpec, SigningAuthority, read_credentials, sign
 from watermark.embed import Embedder
 from watermark.errors import EmptyOutputError, InconsistentFramesError, InvalidManifestSpecError
-from watermark.media import Sound, VideoCoding, VideoEncoder, encoder_planes
+from watermark.fingerprint import Fingerprints, FingerprintTaker
+from watermark.labels import Labels, check_regimes, container_metadata, disclosure
+from watermark.media import SPEECH_RATE_HZ, Sound, VideoCoding, VideoEncoder, encoder_planes
 from watermark.payload import MarkId
 
 
@@ -91,20 +94,23 @@ def produce(
     authority: SigningAuthority,
     dst: Path,
     coding: VideoCoding | None = None,
+    labels: Collection[str] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Produced:
-    """Mark, encode, sign and deliver one video.
+    """Mark picture and sound, encode, take fingerprints, sign and deliver one video.
 
     Args:
         frames: batches in order, taken as they come; memory does not grow with the length.
         speech: what is said, starting with the first frame.
         rate_hz: frames per second.
-        mark_id: the id hidden in every frame; the same as in `spec`.
+        mark_id: the id hidden in every frame and in the sound; the same as in `spec`.
         key: the watermark key, 32 bytes.
-        spec: what the manifest claims.
+        spec: what the manifest claims; the fingerprints of what was encoded are added to it.
         authority: signs it.
         dst: the file to deliver; its directory exists. Replaced only by a complete file.
         coding: codec and quality of the picture.
+        labels: regimes whose visible labels are drawn (see `watermark.labels`); the others cost nothing and are always
+            there.
         progress: is told the number of frames written so far, after each batch.
     Raises: EmptyOutputError, InconsistentFramesError, FrameTooSmallError, EncodingError, SigningError,
         InvalidManifestSpecError, and whatever `frames` raises. Nothing is delivered then.
@@ -113,13 +119,25 @@ def produce(
     if spec.mark_id != mark_id:
         raise InvalidManifestSpecError("The manifest names another mark id than the frames are to carry.")
     authority.check_can_sign()
+    check_regimes(labels)
+    if spec.disclosure is None:
+        spec = replace(spec, disclosure=disclosure(mark_id, spec.software_version, authority.now()))
     unsigned, signed = (dst.with_name(f".{dst.name}.{secrets.token_hex(4)}.{part}.partial") for part in "us")
     try:
         # (2) mark and encode
-        num_frames = _encode_marked(
-            frames, speech, unsigned, rate_hz=rate_hz, mark_id=mark_id, key=key, coding=coding, progress=progress
+        num_frames, fingerprints = _encode_marked(
+            frames,
+            speech,
+            unsigned,
+            rate_hz=rate_hz,
+            mark_id=mark_id,
+            key=key,
+            coding=coding,
+            labels=labels,
+            progress=progress,
         )
         # (3) sign; this verifies the result too
+        spec = replace(spec, fingerprints=fingerprints.to_json(), soft_bindings=SOFT_BINDING_ALGORITHMS)
         store = sign(unsigned, signed, spec, authority)
         reading = read_credentials(signed, "video/mp4", authority.root_pem)
         # (4) to disk, and only then under its name
@@ -151,24 +169,43 @@ def _encode_marked(
     mark_id: MarkId,
     key: bytes,
     coding: VideoCoding | None,
+    labels: Collection[str],
     progress: Callable[[int], None] | None,
-) -> int:
-    """Write the marked, unsigned file. Returns the number of frames."""
+) -> tuple[int, Fingerprints]:
+    """Write the marked, unsigned file. Returns the number of frames, and what they and the sound are like."""
     batches: Iterator[UnmarkedFrames] = (batch for batch in frames if len(batch))
     head = list(itertools.islice(batches, 1))
     if not head:
         raise EmptyOutputError("The renderer gave no frame, so there is nothing to deliver.")
     height, width = (side & ~1 for side in UnmarkedFrames._frames(head[0]).shape[1:3])
     embedder = Embedder(key, mark_id, width, height, rate_hz)
-    with VideoEncoder(dst, width=width, height=height, rate_hz=rate_hz, sound=speech, coding=coding) as encoder:
+    drawing = Labels(labels, width, height)
+    taker = FingerprintTaker(width, height)
+    sound = _marked_sound(speech, key, mark_id)
+    with VideoEncoder(
+        dst,
+        width=width,
+        height=height,
+        rate_hz=rate_hz,
+        sound=sound,
+        coding=coding,
+        metadata=container_metadata(mark_id),
+    ) as encoder:
         for batch in _rejoined(head, batches):
             for frame_HWC in UnmarkedFrames._frames(batch):
-                planes = encoder_planes(frame_HWC)
+                planes = encoder_planes(drawing.drawn(frame_HWC, encoder.num_frames / rate_hz))
                 embedder.mark_planes(planes, encoder.num_frames)
+                taker.add(planes.luma_HW, encoder.num_frames / rate_hz)
                 encoder.write_planes(planes)
             if progress is not None:
                 progress(encoder.num_frames)
-    return encoder.num_frames
+    return encoder.num_frames, taker.finish(sound)
+
+
+def _marked_sound(speech: Sound, key: bytes, mark_id: MarkId) -> Sound:
+    """The sound with the same id as the frames; one too narrow for the mark is first brought to the rate of speech."""
+    sound = speech if speech.rate_hz >= MIN_RATE_HZ else speech.resampled(SPEECH_RATE_HZ)
+    return Sound(AudioEmbedder(key, mark_id, sound.rate_hz).apply(sound.samples_N), sound.rate_hz)
 
 
 def _rejoined(head: list[UnmarkedFrames], tail: Iterator[UnmarkedFrames]) -> Iterator[UnmarkedFrames]:

@@ -63,7 +63,7 @@ class ClaimSigner:
             if time.monotonic() > deadline:
                 raise SigningError(
                     "The signing certificate is not over the key that the key service has: nothing is delivered. "
-                    "Run `placet pki rotate`."
+                    "Run `placet keys rotate c2pa`."
                 )
             time.sleep(0.05)
         return Message({}, {"signature": self._key.sign(request.attachments["claim"])})
@@ -106,7 +106,7 @@ def check_can_sign(pki: Path) -> None:
     if not leaf.not_valid_before_utc.timestamp() <= time.time() < leaf.not_valid_after_utc.timestamp():
         raise SigningError(
             f"The signing certificate is in force until {leaf.not_valid_after_utc:%Y-%m-%d} only. The operator has to "
-            "renew it (`placet pki rotate`); nothing is delivered until then."
+            "renew it (`placet keys rotate c2pa`); nothing is delivered until then."
         )
 
 

@@ -136,6 +136,7 @@ class Worker:
                 "ledger": str(self._instance.ledger_path.absolute()),
                 "pki": str(self._instance.pki.absolute()),
                 "tsa_url": self._time_stamping.url,
+                "labels": list(settings.labels),
                 "tsa_roots_pem": self._time_stamping.roots_pem,
                 "threads": settings.threads,
                 "sealed_weights": str(settings.sealed_weights_dir.absolute()) if settings.weights == "sealed" else "",
@@ -184,6 +185,7 @@ def prepare_worker(hello: Message) -> Handler:
             Retirement(Ed25519PublicKey.from_public_bytes(base64.b64decode(each["public"])), float(each["at_s"]))
             for each in hello.header["permit_retired"]
         ],
+        labels=hello.header["labels"],
     )
 
     def handle(job: Message, progress: Progress) -> Message:
