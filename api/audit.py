@@ -106,6 +106,10 @@ class AuditDesk:
         """Close the index."""
         self._index.close()
 
+    def catch_up(self) -> None:
+        """Let the index read what the log holds and it does not. Raises LogError."""
+        self._index.catch_up()
+
     @property
     def log(self) -> Log:
         """The log itself."""

@@ -43,6 +43,7 @@ from api.storage.blobs import BlobStore
 from api.storage.database import Database
 from api.storage.spent import SpentIds
 from api.witnessing import WitnessAddress, Witnessing
+from policy.errors import LogError
 from policy.instance import Instance
 from watermark.authority import load_certificate
 
@@ -224,6 +225,10 @@ class Service:
         ]
 
     def _prewarm(self) -> None:
+        try:
+            self.audit.catch_up()  # so that the first search need not
+        except LogError as error:
+            logger.warning("the search index is not built yet: %s", error.code)
         for process in (self.intake.process, self.worker.process, self.examiner.process):
             try:
                 process.start()

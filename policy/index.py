@@ -106,10 +106,12 @@ class EntryIndex:
         self._path = path
         self._log = log
         self._lock = threading.RLock()
+        self._is_closing = False
         self._db = self._open()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, also while somebody lets it catch up."""
+        self._is_closing = True
         with self._lock:
             self._db.close()
 
@@ -197,7 +199,7 @@ class EntryIndex:
     def _read_on(self) -> int:
         """Index everything up to the present end of the log."""
         num_done, size = 0, self._log.size
-        while True:
+        while not self._is_closing:
             with self._writing() as db:
                 start, latest_ms, previous_ms = db.execute("SELECT size, latest_ms, previous_ms FROM state").fetchone()
                 if start >= size:
@@ -218,6 +220,7 @@ class EntryIndex:
                     (end, self._log.root(end).hex(), latest_ms, previous_ms),
                 )
                 num_done += len(entries)
+        return num_done
 
     def _is_of_this_history(self) -> bool:
         size, root = self._db.execute("SELECT size, root FROM state").fetchone()

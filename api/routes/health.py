@@ -44,6 +44,7 @@ def metrics(service: ServiceDep) -> PlainTextResponse:
         "placet_worker_up": float(service.worker.process.is_running),
         "placet_worker_starts": service.worker.process.num_starts,
     }
+    gauges["placet_alarms"] = sum(1 for each in service.audit.alarms() if each.severity == "alarm")
     if service.witnessing.is_configured:
         gauges["placet_witness_lag_entries"] = service.witnessing.lag_entries
         gauges["placet_witness_lag_seconds"] = service.witnessing.lag_s
