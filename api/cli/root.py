@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from api import software_version
-from api.cli import audit, bench_gate, evaluate, keys, lab, people, policy, staff, vetting, witness
+from api.cli import audit, bench_gate, evaluate_likeness, keys, lab, people, policy, staff, vetting, witness
 from api.cli.output import UNUSABLE, Json, emit, progress_bar, reporting, stop_negative
 from api.cli.places import Home, settings_for
 from api.settings import Settings
@@ -32,7 +32,7 @@ app.add_typer(witness.app, name="witness")
 app.add_typer(keys.app, name="keys")
 app.add_typer(policy.app, name="policy")
 app.add_typer(lab.models, name="models")
-app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(evaluate_likeness.app, name="evaluate")
 app.add_typer(bench_gate.bench, name="bench")
 app.add_typer(lab.train, name="train")
 vetting.operators.command("invite")(staff.invite)
