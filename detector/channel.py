@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from detector.camera import CameraStyle, sway
-from watermark.embed import AMPLITUDE, Embedder
+from watermark.embed import Embedder
 from watermark.media import Clip, ProgressiveCodec, VideoCoding, VideoEncoder, decode_clip, encode_clip, encoder_planes
 from watermark.payload import MarkId
 
@@ -137,7 +137,7 @@ def deliver(
 def without_mark(clip: Clip, key: bytes, mark_id: MarkId) -> Clip:
     """A delivery with its own mark taken off, as only the holder of the key can: for training, in memory."""
     height, width = clip.frames_THWC.shape[1:3]
-    embedder = Embedder(key, mark_id, width, height, clip.rate_hz, amplitude=-AMPLITUDE)
+    embedder = Embedder(key, mark_id, width, height, clip.rate_hz, strength=-1.0)
     return Clip(embedder.apply(clip.frames_THWC), clip.rate_hz)
 
 

@@ -1,13 +1,17 @@
 """Reading a mark from any clip, without the original and without hints.
 
-Steps: (1) colour planes, small; (2) the sway map: a least-squares fit of the mark's sine and cosine at the time stamps
-of the frames, beside a slow drift; (3) the geometry (`sync`); (4) all symbols at once, each place weighted by how quiet
-the picture itself is there, and the overlap of the fields in a cropped view undone; (5) Viterbi; (6) the registry.
+Steps: (1) colour and luma planes, small; (2) the sway map: a least-squares fit of the mark's sine and cosine at the
+time stamps of the frames, beside a slow drift; (3) the geometry (`sync`); (4) all symbols at once, each place weighted
+by how quiet the picture itself is there, the overlap of the fields in a cropped view undone, and colour and luma joined
+by how well each hears its pilot; (5) the nearest code words; (6) the registry. Then, if that gave nothing, or for a
+single picture: the tile (`still`), and (5) and (6) again.
 
 Only the registry gives an id meaning: the nearest code word to noise is some id, too. With N registered ids and A
-attempts, an unmarked clip is called marked with probability A · N / 2⁶⁴, which every reading states.
+words looked up, an unmarked clip is called marked with probability A · N / 2⁶⁴, which every reading states. At most
+`MAX_ATTEMPTS` words are looked up, so with a million ids that is never above 10⁻¹⁰.
 
-T frame  C channel (Cb, Cr)  h,w sample of the sway map  K field  n torus samples along one side
+T frame  S picture  C channel (Cb, Cr, luma)  G group (colour, luma)  h,w sample of the sway map  K field
+n torus samples along one side
 """
 
 from __future__ import annotations
@@ -21,18 +25,30 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from watermark.carriers import WAVE_HZ, Carriers
+from watermark.carriers import WAVE_HZ, Carriers, TileCarriers
 from watermark.media import Clip, ColourTrack, colour_track
-from watermark.payload import NUM_ID_BITS, Decoded, MarkId, decode
-from watermark.sync import TORUS_SAMPLES, Geometry, PilotSearch, SwayMap, fold
+from watermark.payload import NUM_ID_BITS, Decoded, MarkId, decode_list
+from watermark.still import TileReader, fine_structure
+from watermark.sync import GROUPS, TORUS_SAMPLES, Geometry, PilotSearch, SwayMap, fold, rotation_deg, turned_hue
 
 ReadingState = Literal["detected", "not_detected", "inconclusive"]
 
+Carrier = Literal["sway", "tile"]
+
 WINDOW_S = 10.0
 MIN_DURATION_S = 0.8
+MAX_ATTEMPTS = 1800
 _NUM_CANDIDATES = 3
+_NUM_TILE_CANDIDATES = 3
+_LIST_LENGTH = 32
+_HOPEFUL_CORRELATION = 0.57
+"""Below this, only the nearest word is looked up: half of all noise is nearer to some word."""
+_NOISE_G = (0.3, 1.5)
+"""Share of noise that the joint estimate expects, in colour and in the weaker luma."""
+_LEAST_POWER = 2e-3
+"""What rounding to 8 bits leaves of noise at least, so that a channel without any movement is not trusted blindly."""
 _SURE_CORRELATION = 0.72
-"""Code words this near are not noise (0.61 is the largest of 300 noise words): a mark of this key, whoever knows it."""
+"""Code words this near are not noise (docs/watermark.md has the distribution): a mark of this key, whoever knows it."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +56,8 @@ class MarkReading:
     """What a clip says about its mark.
 
     Attributes:
-        state: "detected": a registered id; "inconclusive": the clip is too short or too slow to tell, or it carries
-            an id of this key that the registry does not know; "not_detected", which proves nothing.
+        state: "detected": a registered id; "inconclusive": an id of this key that the registry does not know;
+            "not_detected", which proves nothing.
         mark_id: the id, when detected.
         null_fpr: the probability of "detected" for an unmarked clip.
         num_attempts: words looked up.
@@ -49,6 +65,7 @@ class MarkReading:
         scale, rotation_deg, is_mirrored: how the marked frame lies in this one, when detected.
         start_s: where the window begins in which the id was found.
         reason: a sentence for people.
+        carrier: what it was read from, when detected: what sways, or the tile that stands still.
     """
 
     state: ReadingState
@@ -61,6 +78,7 @@ class MarkReading:
     is_mirrored: bool | None
     start_s: float | None
     reason: str
+    carrier: Carrier | None = None
 
 
 def read_mark(
@@ -74,7 +92,7 @@ def read_mark(
     """Look for a mark of `key`.
 
     Args:
-        clip: decoded frames with their times, any size and rate; or only their small colour planes.
+        clip: decoded frames with their times, any size and rate, or a single picture; or only the clip in small.
         key: the watermark key, 32 bytes.
         is_registered: says whether an id was ever given out.
         num_registered: how many were, for the false-positive rate.
@@ -82,15 +100,11 @@ def read_mark(
     Raises: InvalidMarkKeyError.
     """
     track = colour_track(clip) if isinstance(clip, Clip) else clip
-    search = _Reader(Carriers.of_key(key))
-    duration_s = float(track.times_T[-1]) if len(track.times_T) else 0.0
-    mean_rate_hz = (len(track.times_T) - 1) / duration_s if duration_s > 0 else 0.0
-    if duration_s < MIN_DURATION_S or mean_rate_hz < 2.4 * WAVE_HZ:
-        reason = "The clip is a still, too short or too slow for the mark, which sways 2.5 times a second."
-        return MarkReading("inconclusive", None, 0.0, 0, 0.0, None, None, None, None, reason)
     num_attempts, best = 0, 0.0
-    for start_s, planes_T2hw, times_T in _windows(track, max_windows):
-        for decoded, geometry in search.words(planes_T2hw, times_T):
+    for word in receive(track, key, max_windows=max_windows):
+        for decoded in word.nearest:
+            if num_attempts >= MAX_ATTEMPTS:
+                break
             num_attempts += 1
             best = max(best, decoded.correlation)
             if is_registered(decoded.mark_id):
@@ -100,11 +114,12 @@ def read_mark(
                     null_fpr=num_attempts * num_registered / 2.0**NUM_ID_BITS,
                     num_attempts=num_attempts,
                     correlation=decoded.correlation,
-                    scale=geometry.scale(min(planes_T2hw.shape[2:])),
-                    rotation_deg=geometry.rotation_deg,
-                    is_mirrored=geometry.is_mirrored,
-                    start_s=start_s,
+                    scale=word.scale,
+                    rotation_deg=word.rotation_deg,
+                    is_mirrored=word.is_mirrored,
+                    start_s=word.start_s,
                     reason="The frames carry a registered mark. A mark can be copied: compare the content, too.",
+                    carrier=word.carrier,
                 )
     null_fpr = num_attempts * num_registered / 2.0**NUM_ID_BITS
     if best >= _SURE_CORRELATION:
@@ -112,22 +127,84 @@ def read_mark(
         reason = "The frames carry a mark of this key whose id is not in the registry."
     else:
         state, reason = "not_detected", "No registered mark was found. That proves nothing about the clip's origin."
+        if not _can_sway(track):
+            reason += " A still, a very short or a very slow clip carries only the weaker part of the mark."
     return MarkReading(state, None, null_fpr, num_attempts, best, None, None, None, None, reason)
 
 
-def _windows(track: ColourTrack, max_windows: int) -> Iterator[tuple[float, NDArray[np.float32], NDArray[np.float64]]]:
+@dataclass(frozen=True)
+class Received:
+    """What one place in one window says: the nearest ids, and where it lies (see `MarkReading`)."""
+
+    nearest: list[Decoded]
+    carrier: Carrier
+    scale: float
+    rotation_deg: float
+    is_mirrored: bool
+    start_s: float
+
+
+def _nearest(symbols: NDArray[np.float64]) -> list[Decoded]:
+    nearest = decode_list(symbols, _LIST_LENGTH)
+    return nearest if nearest[0].correlation >= _HOPEFUL_CORRELATION else nearest[:1]
+
+
+def receive(clip: Clip | ColourTrack, key: bytes, *, max_windows: int = 6) -> Iterator[Received]:
+    """All that `read_mark` looks up, in its order: what sways, window by window; then what stands still."""
+    track = colour_track(clip) if isinstance(clip, Clip) else clip
+    if _can_sway(track):
+        sway_reader = _SwayReader(Carriers.of_key(key))
+        for start_s, planes_T3hw, times_T in _windows(track, max_windows):
+            for symbols, geometry in sway_reader.symbols(planes_T3hw, times_T):
+                yield Received(
+                    _nearest(symbols),
+                    "sway",
+                    geometry.scale(min(planes_T3hw.shape[2:])),
+                    geometry.rotation_deg,
+                    geometry.is_mirrored,
+                    start_s,
+                )
+    tile_reader = TileReader(TileCarriers.of_key(key))
+    for start_s, end_s in _spans(track, max_windows):
+        inside = (track.detail_times_S >= start_s) & (track.detail_times_S <= end_s)
+        if inside.any():
+            fine_hw = fine_structure(track.detail_SHW[inside])
+            for fit in tile_reader.fits(fine_hw, _NUM_TILE_CANDIDATES):
+                side = 1.0 / np.sqrt(abs(np.linalg.det(fit.to_tile[:, :2])))
+                yield Received(
+                    _nearest(tile_reader.symbols(fine_hw, fit)),
+                    "tile",
+                    4 * side / min(fine_hw.shape),
+                    rotation_deg(fit.to_tile),
+                    fit.is_mirrored,
+                    start_s,
+                )
+
+
+def _can_sway(track: ColourTrack) -> bool:
+    """Whether the clip is long and fast enough for what sways to be read."""
+    duration_s = float(track.times_T[-1]) if len(track.times_T) else 0.0
+    return duration_s >= MIN_DURATION_S and (len(track.times_T) - 1) / duration_s >= 2.4 * WAVE_HZ
+
+
+def _spans(track: ColourTrack, max_windows: int) -> list[tuple[float, float]]:
+    """Begin and end of the windows."""
     duration_s = float(track.times_T[-1])
     if duration_s <= 1.2 * WINDOW_S:
-        yield 0.0, track.planes_T2HW, track.times_T
-        return
+        return [(0.0, duration_s)]
     count = min(max_windows, math.ceil(duration_s / WINDOW_S))
-    for start_s in np.linspace(0.0, duration_s - WINDOW_S, count):
-        inside = (track.times_T >= start_s) & (track.times_T < start_s + WINDOW_S)
+    return [(float(start_s), float(start_s) + WINDOW_S) for start_s in np.linspace(0.0, duration_s - WINDOW_S, count)]
+
+
+def _windows(track: ColourTrack, max_windows: int) -> Iterator[tuple[float, NDArray[np.float32], NDArray[np.float64]]]:
+    for start_s, end_s in _spans(track, max_windows):
+        inside = (track.times_T >= start_s) & (track.times_T <= end_s)
         if inside.sum() > 2.4 * WAVE_HZ * MIN_DURATION_S:
-            yield float(start_s), track.planes_T2HW[inside], track.times_T[inside]
+            planes_T3hw = np.concatenate([track.planes_T2HW[inside], track.luma_THW[inside, None]], axis=1)
+            yield start_s, planes_T3hw, track.times_T[inside]
 
 
-def sway_map(planes_T2hw: NDArray[np.float32], times_T: NDArray[np.float64]) -> SwayMap:
+def sway_map(planes_T3hw: NDArray[np.float32], times_T: NDArray[np.float64]) -> SwayMap:
     """Read the mark's frequency out of every place of the picture.
 
     Least squares with the true time stamps, so frames may be lost or unevenly spaced; a constant and a slow drift are
@@ -145,47 +222,56 @@ def sway_map(planes_T2hw: NDArray[np.float32], times_T: NDArray[np.float64]) -> 
         return (solved[0] + 1j * solved[1]).reshape(planes.shape[1:]).astype(np.complex64)
 
     # Sudden changes (a mouth that opens, a blink) are large and rare; the mark is small and everywhere.
-    centred = planes_T2hw - np.median(planes_T2hw, axis=0)
-    limit = 3.0 * 1.48 * np.median(np.abs(centred), axis=0) + 2.0
-    clipped = np.clip(centred, -limit, limit).astype(np.float32)
+    sample_T3hw = planes_T3hw[:: max(1, len(planes_T3hw) // 24)]  # medians are slow
+    middle_3hw = np.median(sample_T3hw, axis=0)
+    limit_3hw = 3.0 * 1.48 * np.median(np.abs(sample_T3hw - middle_3hw), axis=0) + 2.0
+    clipped = np.clip(planes_T3hw - middle_3hw, -limit_3hw, limit_3hw).astype(np.float32)
     offset_hz = max(1.5 / span_s, 0.3)
-    neighbours = [fitted(WAVE_HZ + step * offset_hz, clipped) for step in (-2, -1, 1, 2)]
-    power_hw = np.mean([np.abs(values) ** 2 for values in neighbours], axis=(0, 1))
-    power_hw = cv2.GaussianBlur(power_hw.astype(np.float32), (0, 0), 3.0)
-    floor = 1.5 * float(np.median(power_hw)) + 1e-4
-    return SwayMap(fitted(WAVE_HZ, clipped), (1.0 / (power_hw + floor)).astype(np.float32))
+    powers_Chw = np.mean([np.abs(fitted(WAVE_HZ + step * offset_hz, clipped)) ** 2 for step in (-2, -1, 1, 2)], axis=0)
+    weights = []
+    for channels in GROUPS:
+        power_hw = cv2.GaussianBlur(powers_Chw[list(channels)].mean(0).astype(np.float32), (0, 0), 3.0)
+        weights.append(1.0 / (power_hw + 1.5 * np.median(power_hw) + _LEAST_POWER))
+    return SwayMap(fitted(WAVE_HZ, clipped), np.stack(weights).astype(np.float32))
 
 
-class _Reader:
-    """One key, ready to read."""
+class _SwayReader:
+    """One key, ready to read what sways."""
 
     def __init__(self, carriers: Carriers) -> None:
-        self._fields_KD = carriers.fields(TORUS_SAMPLES).reshape(len(carriers.coefficients_KD), -1)
+        num_fields = len(carriers.coefficients_KD)
+        self._fields_GKD = (
+            carriers.fields(TORUS_SAMPLES).reshape(num_fields, -1),
+            carriers.luma_fields(TORUS_SAMPLES).reshape(num_fields, -1),
+        )
         self._search = PilotSearch(carriers)
 
-    def words(
-        self, planes_T2hw: NDArray[np.float32], times_T: NDArray[np.float64]
-    ) -> Iterator[tuple[Decoded, Geometry]]:
-        """Code words, the likeliest geometry first."""
-        sway = sway_map(planes_T2hw, times_T)
+    def symbols(
+        self, planes_T3hw: NDArray[np.float32], times_T: NDArray[np.float64]
+    ) -> Iterator[tuple[NDArray[np.float64], Geometry]]:
+        """Soft symbols, the likeliest geometry first."""
+        sway = sway_map(planes_T3hw, times_T)
         for geometry in self._search.candidates(sway, _NUM_CANDIDATES):
-            yield decode(self.symbols(sway, geometry)), geometry
+            yield self._symbols(sway, geometry), geometry
 
-    def symbols(self, sway: SwayMap, geometry: Geometry) -> NDArray[np.float64]:
-        """Soft symbols of one geometry: linear minimum-mean-square-error estimates over their error variance."""
-        view = sway.mirrored() if geometry.is_mirrored else sway
-        in_phase = (view.values_Chw * np.exp(-1j * geometry.phase_rad)).real * view.weights_hw
-        folded = fold(
-            np.stack([in_phase[0], in_phase[1], view.weights_hw], -1).astype(np.float32),
-            geometry.to_torus,
-            TORUS_SAMPLES,
-        )
-        weights = np.concatenate([folded[..., 2].ravel()] * 2)
-        received_D = np.concatenate([folded[..., 0].ravel(), folded[..., 1].ravel()])
-        # Cropping and weighting make the fields overlap: G is how much of field j is heard when listening for field i.
-        gram_KK = (self._fields_KD * weights) @ self._fields_KD.T
-        heard_K = self._fields_KD @ received_D
-        noise = 0.3 * float(np.trace(gram_KK)) / len(gram_KK)
-        inverse_KK = np.linalg.inv(gram_KK + noise * np.eye(len(gram_KK)))
-        estimate_K = inverse_KK @ heard_K
-        return (estimate_K / (np.diag(inverse_KK) * noise + 1e-12))[1:].astype(np.float64)
+    def _symbols(self, sway: SwayMap, geometry: Geometry) -> NDArray[np.float64]:
+        """Linear minimum-mean-square-error estimates over their error variance, colour and luma joined."""
+        values_Chw = turned_hue(sway.values_Chw) if geometry.hue_turned else sway.values_Chw
+        joined_K = np.zeros(len(self._fields_GKD[0]))
+        for group, channels in enumerate(GROUPS):
+            weights_hw = sway.weights_Ghw[group]
+            in_phase = (values_Chw[list(channels)] * np.exp(-1j * geometry.phase_rad_G[group])).real * weights_hw
+            planes_hwK = np.concatenate([in_phase, weights_hw[None]]).transpose(1, 2, 0).astype(np.float32)
+            folded = fold(np.ascontiguousarray(planes_hwK), geometry.to_torus, TORUS_SAMPLES)
+            weights_D = np.concatenate([folded[..., -1].ravel()] * len(channels))
+            received_D = np.concatenate([folded[..., channel].ravel() for channel in range(len(channels))])
+            # Cropping and weighting make the fields overlap: G is how much of field j is heard when listening for i.
+            fields_KD = self._fields_GKD[group]
+            gram_KK = (fields_KD * weights_D) @ fields_KD.T
+            heard_K = fields_KD @ received_D
+            noise = _NOISE_G[group] * float(np.trace(gram_KK)) / len(gram_KK) + 1e-12
+            inverse_KK = np.linalg.inv(gram_KK + noise * np.eye(len(gram_KK)))
+            estimate_K = inverse_KK @ heard_K
+            pilot = max(float(estimate_K[0]), 0.0)
+            joined_K += pilot * estimate_K / (np.diag(inverse_KK) * noise + 1e-12)
+        return joined_K[1:].astype(np.float64)

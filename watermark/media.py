@@ -55,7 +55,7 @@ _AUDIO_CODECS = frozenset(
 _SOUND_RATES_HZ = (4_000, 384_000)
 _SILENCE_PEAK = 10 ** (-60 / 20)  # −60 dB of full scale: below the noise floor of any microphone in use
 
-ProgressiveCodec = Literal["libx264", "libx265", "libvpx-vp9"]
+ProgressiveCodec = Literal["libx264", "libx265", "libvpx-vp9", "libsvtav1"]
 
 
 @dataclass(frozen=True)
@@ -122,18 +122,24 @@ class Clip:
 
 @dataclass(frozen=True)
 class ColourTrack:
-    """The colour-difference planes of a clip, small: all that the reader of the invisible mark looks at.
+    """A clip in small: all that the reader of the invisible mark looks at.
 
     Attributes:
         planes_T2HW: Cb and Cr (BT.709, full range, zero = grey), float32.
         times_T: seconds from the first frame.
         width, height: of the frames the planes were made from, in pixels.
+        luma_THW: luma of the same size, full range 0..255, float32.
+        detail_SHW: luma of evenly spread frames, larger (`DETAIL_SIDE_PX` along the shorter side at most), uint8.
+        detail_times_S: when those frames show.
     """
 
     planes_T2HW: NDArray[np.float32]
     times_T: NDArray[np.float64]
     width: int
     height: int
+    luma_THW: NDArray[np.float32]
+    detail_SHW: NDArray[np.uint8]
+    detail_times_S: NDArray[np.float64]
 
 
 # ---- colour ----------------------------------------------------------------------------------------------------------
@@ -143,6 +149,8 @@ _LUMA_709 = np.array([0.2126, 0.7152, 0.0722])
 _COLOUR_709 = np.array([[-0.2126 / 1.8556, -0.7152 / 1.8556, 0.5], [0.5, -0.7152 / 1.5748, -0.0722 / 1.5748]])
 LIMITED_COLOUR_SCALE = 224 / 255
 """Size of one full-range colour-difference step in the limited range that video codecs carry."""
+LIMITED_LUMA_SCALE = 219 / 255
+"""The same for luma."""
 
 
 def _weighted(
@@ -173,12 +181,54 @@ def fitted_size(width: int, height: int, max_side_px: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+DETAIL_SIDE_PX = 256
+"""Length of the shorter side of the larger luma pictures in a `ColourTrack`."""
+_MAX_DETAILS = 256
+
+
+class _Details:
+    """Keeps evenly spread frames of a stream whose length is not known, never more than `_MAX_DETAILS`."""
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[float, NDArray[np.uint8]]] = []
+        self._stride, self._num_seen = 1, 0
+
+    def wants_next(self) -> bool:
+        """Whether the frame that comes now is to be handed in. Counts it."""
+        self._num_seen += 1
+        return (self._num_seen - 1) % self._stride == 0
+
+    def add(self, time_s: float, luma_HW: NDArray[np.uint8]) -> None:
+        self._kept.append((time_s, luma_HW))
+        if len(self._kept) > _MAX_DETAILS:
+            self._kept = self._kept[::2]
+            self._stride *= 2
+
+    def stacked(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+        """Pictures and times, in order."""
+        kept = sorted(self._kept, key=lambda each: each[0])
+        return np.stack([luma_HW for _, luma_HW in kept]), np.array([time_s for time_s, _ in kept])
+
+
+def _detail_size(width: int, height: int) -> tuple[int, int]:
+    scale = min(1.0, DETAIL_SIDE_PX / min(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
 def colour_track(clip: Clip, max_side_px: int = 128) -> ColourTrack:
-    """The small colour planes of a decoded clip."""
+    """A decoded clip in small."""
     height, width = clip.frames_THWC.shape[1:3]
-    size = fitted_size(width, height, max_side_px)
-    planes_T2HW = np.stack([colour_planes(frame_HWC, *size) for frame_HWC in clip.frames_THWC])
-    return ColourTrack(planes_T2HW, clip.times_T, width, height)
+    size, detail_size = fitted_size(width, height, max_side_px), _detail_size(width, height)
+    planes, lumas, details = [], [], _Details()
+    for time_s, frame_HWC in zip(clip.times_T, clip.frames_THWC, strict=True):
+        small_HWC = cv2.resize(frame_HWC.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        planes.append(_differences(small_HWC, 1.0, 0.0))
+        lumas.append(_weighted(cv2.split(small_HWC), _LUMA_709, 0.0, cv2.CV_32F))
+        if details.wants_next():
+            detail_HWC = cv2.resize(frame_HWC, detail_size, interpolation=cv2.INTER_AREA)
+            details.add(float(time_s), _weighted(cv2.split(detail_HWC), _LUMA_709, 0.0, cv2.CV_8U))
+    detail_SHW, detail_times_S = details.stacked()
+    return ColourTrack(np.stack(planes), clip.times_T, width, height, np.stack(lumas), detail_SHW, detail_times_S)
 
 
 @dataclass
@@ -586,12 +636,13 @@ def decode_colour_track(
     max_side_px: int = 128,
     stop_after_s: float = math.inf,
 ) -> ColourTrack:
-    """Decode no more of a video file than the reader of the invisible mark needs: small colour planes, 16 bits deep.
+    """Decode no more of a video file than the reader of the invisible mark needs: small planes, 16 bits deep.
 
     Faster than `decode_clip` followed by `colour_track`, and flat in memory. Raises as `decode_clip` does.
     """
     planes: list[NDArray[np.float32]] = []
     times: list[float] = []
+    details = _Details()
     with _opened(source, limits, "video") as container:
         track = _VideoTrack.of(container, limits, stop_after_s)
         mean_rate_hz = float(track.stream.average_rate or 25)
@@ -611,17 +662,33 @@ def decode_colour_track(
                 raise InputTooLongError(time_s - times[0], limits.max_duration_s)
             small = frame.reformat(*size, format="yuv444p16le", interpolation="AREA").to_ndarray()
             full_range = frame.color_range == 2 or frame.format.name.startswith(("yuvj", "rgb", "gbr"))
-            step = 256.0 * (1.0 if full_range else LIMITED_COLOUR_SCALE)
-            colour_HW2 = _upright((small[..., 1:].astype(np.float32) - 32768.0) / step, frame.rotation)
-            planes.append(np.moveaxis(colour_HW2, -1, 0))
+            # Y, Cb and Cr in full range, as float
+            zeros = np.array([0.0 if full_range else 4096.0, 32768.0, 32768.0], np.float32)
+            limited = np.array([LIMITED_LUMA_SCALE, LIMITED_COLOUR_SCALE, LIMITED_COLOUR_SCALE], np.float32)
+            scales = np.float32(256.0) * (np.ones(3, np.float32) if full_range else limited)
+            small_HWC = _upright((small - zeros) / scales, frame.rotation)
+            planes.append(np.ascontiguousarray(np.moveaxis(small_HWC, -1, 0), np.float32))
             times.append(time_s)
+            if details.wants_next():
+                detail = frame.reformat(*_detail_size(frame.width, frame.height), format="gray", interpolation="AREA")
+                details.add(time_s, _upright(detail.to_ndarray(), frame.rotation))
             if frame.rotation % 180 and len(planes) == 1:
                 width, height = height, width
     if not planes:
         raise UnreadableMediaError("No frame of the video could be decoded. Export it again and resend it.")
     order = np.argsort(times, kind="stable")
     times_T = np.asarray(times)[order]
-    return ColourTrack(np.stack(planes)[order], times_T - times_T[0], width, height)
+    planes_T3HW = np.stack(planes)[order]
+    detail_SHW, detail_times_S = details.stacked()
+    return ColourTrack(
+        planes_T3HW[:, 1:],
+        times_T - times_T[0],
+        width,
+        height,
+        planes_T3HW[:, 0],
+        detail_SHW,
+        detail_times_S - times_T[0],
+    )
 
 
 def _upright(image: NDArray[Any], rotation_deg: int) -> NDArray[Any]:
@@ -666,6 +733,8 @@ class VideoCoding:
         options = {"crf": str(self.crf)}
         if self.codec == "libvpx-vp9":
             return options | {"b": "0", "deadline": "realtime", "cpu-used": "6"}
+        if self.codec == "libsvtav1":
+            return options | {"preset": "10", "svtav1-params": "lp=1"}
         options["preset"] = self.preset
         if self.codec == "libx265":
             options["x265-params"] = "log-level=none"

@@ -120,25 +120,43 @@ def decode(soft: NDArray[np.floating]) -> Decoded:
         soft: 210 numbers; the sign says which symbol, the size how sure, on any common scale.
     Returns: the nearest id with how near it is.
     """
+    return decode_list(soft, 1)[0]
+
+
+def decode_list(soft: NDArray[np.floating], count: int) -> list[Decoded]:
+    """The `count` most likely code words, the nearest first (parallel list Viterbi; Seshadri and Sundberg 1994).
+
+    A registry tells which of them is meant; every one that is looked up counts as an attempt.
+
+    Args:
+        soft: as for `decode`.
+        count: how many words, at least 1.
+    """
     if soft.shape != (NUM_SYMBOLS,):
         raise ValueError(f"a code word has {NUM_SYMBOLS} symbols, not {soft.shape}")
     trellis = _trellis()
-    metric_S = np.full(_NUM_STATES, -np.inf)
-    metric_S[0] = 0.0
-    states = np.arange(_NUM_STATES)
-    choices = []
+    metric_SL = np.full((_NUM_STATES, count), -np.inf)
+    metric_SL[0, 0] = 0.0
+    choices = []  # of each step: which branch and which rank each survivor came from, as branch · count + rank
     for received_3 in soft.reshape(_NUM_STEPS, -1).astype(np.float64):
-        candidates_S2 = metric_S[trellis.previous_S2] + trellis.into_S23 @ received_3
-        choice_S = candidates_S2.argmax(1)
-        metric_S = candidates_S2[states, choice_S]
-        choices.append(choice_S)
-    state, value = 0, 0
-    for step in range(_NUM_STEPS - 1, -1, -1):
-        branch = choices[step][state]
-        if step < NUM_ID_BITS:
-            value |= int(trellis.input_S2[state, branch]) << (NUM_ID_BITS - 1 - step)
-        state = trellis.previous_S2[state, branch]
-    mark_id = MarkId(value)
-    word = encode(mark_id)
+        arriving_S2L = metric_SL[trellis.previous_S2] + (trellis.into_S23 @ received_3)[..., None]
+        arriving = arriving_S2L.reshape(_NUM_STATES, -1)
+        choice_SL = np.argpartition(-arriving, count - 1, axis=1)[:, :count]
+        metric_SL = np.take_along_axis(arriving, choice_SL, axis=1)
+        choices.append(choice_SL)
     norm = float(np.linalg.norm(soft)) * float(np.sqrt(NUM_SYMBOLS))
-    return Decoded(mark_id, float(soft @ word) / norm if norm > 0 else 0.0, int((soft * word < 0).sum()))
+    found = []
+    for last in np.argsort(-metric_SL[0]):
+        if metric_SL[0, last] == -np.inf:
+            break
+        state, rank, value = 0, int(last), 0
+        for step in range(_NUM_STEPS - 1, -1, -1):
+            branch, rank = divmod(int(choices[step][state, rank]), count)
+            if step < NUM_ID_BITS:
+                value |= int(trellis.input_S2[state, branch]) << (NUM_ID_BITS - 1 - step)
+            state = int(trellis.previous_S2[state, branch])
+        mark_id = MarkId(value)
+        word = encode(mark_id)
+        correlation = float(soft @ word) / norm if norm > 0 else 0.0
+        found.append(Decoded(mark_id, correlation, int((soft * word < 0).sum())))
+    return found

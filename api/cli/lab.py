@@ -10,8 +10,6 @@ import os
 import platform
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,34 +97,19 @@ def bench_generator(
 
 @bench.command("watermark")
 def bench_watermark(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A video that this instance has marked.")],
-    home: Home = None,
+    file: Annotated[
+        Path | None, typer.Argument(exists=True, dir_okay=False, help="A video of any kind; by default a made-up one.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Time to decode a delivered video and to read its mark."""
-    from api.engine.examiner import MarkRegistry
-    from api.storage.database import Database
-    from policy.keys import KeyRing
-    from watermark.extract import read_mark
-    from watermark.media import decode_clip
+    """Time on one thread to mark a frame as it is coded, and to read 3 s of video: marked, unmarked, and one still."""
+    from watermark.bench import bench_mark
 
     with reporting(as_json):
-        settings = settings_for(home)
-        registry = MarkRegistry(Database.open(settings.database_path))
-        key = KeyRing.load(settings.home / "keys").watermark_key
-        clip = decode_clip(file)
-
-        def read() -> None:
-            read_mark(clip, key, registry.is_registered, num_registered=registry.num_registered)
-
-        result = {
-            "bench": "watermark",
-            "num_frames": len(clip.frames_THWC),
-            "decode_median_s": round(_median_s(lambda: decode_clip(file)), 4),
-            "read_median_s": round(_median_s(read), 4),
-            **machine(),
-        }
-        emit(as_json, result, f"decode {result['decode_median_s']} s, read {result['read_median_s']} s")
+        with progress_bar("marking and reading") as tell:
+            measured = bench_mark(None if file is None else file.read_bytes(), progress=tell)
+        text = "\n".join(f"{name:<34} {value}" for name, value in measured.items())
+        emit(as_json, {"bench": "watermark", **measured, **machine()}, text)
 
 
 # -- train
@@ -211,17 +194,6 @@ def _material(portrait: Path | None, speech: Path | None) -> tuple[bytes, bytes]
         return picture, speech.read_bytes()
     sample = next(each.sample_path for each in personas if each.sample_path is not None)
     return picture, sample.read_bytes()
-
-
-def _median_s(job: Callable[[], object], runs: int = 5) -> float:
-    """Median wall-clock time, after one run to warm up."""
-    job()
-    times_s = []
-    for _ in range(runs):
-        started_at_s = time.perf_counter()
-        job()
-        times_s.append(time.perf_counter() - started_at_s)
-    return statistics.median(times_s)
 
 
 def machine() -> dict[str, Any]:

@@ -8,11 +8,27 @@ import numpy as np
 import pytest
 
 from tests.watermark.clips import talking
-from watermark.attacks import ISSUED, chain, drop, flip, h264, pillarbox, rate, trim
+from watermark.attacks import (
+    ISSUED,
+    chain,
+    crop,
+    drop,
+    flip,
+    h264,
+    hue,
+    jpeg,
+    none,
+    pillarbox,
+    quarter_turn,
+    rate,
+    resize,
+    saturation,
+    trim,
+)
 from watermark.carriers import Carriers
 from watermark.embed import Embedder
 from watermark.errors import FrameTooSmallError, InconsistentFramesError, InvalidMarkKeyError
-from watermark.extract import MarkReading, read_mark
+from watermark.extract import MAX_ATTEMPTS, MarkReading, read_mark
 from watermark.media import Clip, ColourTrack, encoder_planes
 from watermark.payload import MarkId
 
@@ -36,7 +52,7 @@ def read(clip: Clip | ColourTrack, key: bytes, *registered: MarkId) -> MarkReadi
 def test_the_whole_id_survives_what_it_must(attack: str, marked: Clip, key: bytes, mark_id: MarkId) -> None:
     reading = read(ISSUED[attack](marked), key, mark_id)
     assert (reading.state, reading.mark_id) == ("detected", mark_id)
-    assert reading.null_fpr == reading.num_attempts * 10**6 / 2**64 < 1e-12
+    assert reading.null_fpr == reading.num_attempts * 10**6 / 2**64 < 1e-10
 
 
 @pytest.mark.parametrize(
@@ -84,10 +100,35 @@ def test_an_id_that_the_registry_does_not_know_is_not_detected(marked: Clip, key
 
 
 @pytest.mark.parametrize(("num_frames", "rate_hz"), [(1, 25.0), (10, 25.0), (12, 4.0)])
-def test_stills_and_snippets_are_inconclusive(num_frames: int, rate_hz: float, clip: Clip, key: bytes) -> None:
+def test_stills_and_snippets_without_a_mark_are_told_apart(
+    num_frames: int, rate_hz: float, clip: Clip, key: bytes
+) -> None:
     reading = read(Clip(clip.frames_THWC[:num_frames], rate_hz), key)
-    assert reading.state == "inconclusive"
-    assert reading.num_attempts == 0 and reading.null_fpr == 0.0
+    assert reading.state == "not_detected"
+    assert "still" in reading.reason
+
+
+@pytest.mark.parametrize("attack", [none(), jpeg(75), saturation(0.0), flip(), quarter_turn(), resize(0.75), crop(0.7)])
+def test_one_picture_carries_the_whole_id(attack, marked: Clip, key: bytes, mark_id: MarkId) -> None:  # type: ignore[no-untyped-def]
+    reading = read(attack(Clip(marked.frames_THWC[40:41], 25.0)), key, mark_id)
+    assert (reading.mark_id, reading.carrier) == (mark_id, "tile")
+
+
+def test_a_grey_copy_keeps_the_id(marked: Clip, key: bytes, mark_id: MarkId) -> None:
+    assert read(chain(h264(18), saturation(0.0))(marked), key, mark_id).mark_id == mark_id
+
+
+def test_a_quarter_turn_of_the_picture_or_of_the_colours_is_found(marked: Clip, key: bytes, mark_id: MarkId) -> None:
+    turned = read(chain(h264(18), quarter_turn())(marked), key, mark_id)
+    assert turned.rotation_deg == pytest.approx(90.0, abs=1.0)
+    assert not turned.is_mirrored
+    coloured = read(chain(hue(0.25), h264(30))(marked), key, mark_id)
+    assert (coloured.mark_id, coloured.carrier) == (mark_id, "sway")
+
+
+def test_no_reading_looks_up_more_words_than_the_bound_says(clip: Clip, key: bytes) -> None:
+    assert read(clip, key).num_attempts <= MAX_ATTEMPTS
+    assert MAX_ATTEMPTS * 10**6 / 2.0**64 < 1e-9
 
 
 def test_a_mark_in_the_middle_of_a_long_clip_is_found(key: bytes, mark_id: MarkId) -> None:
@@ -106,8 +147,34 @@ def test_marking_planes_is_marking_frames(clip: Clip, key: bytes, mark_id: MarkI
     embedder.mark_planes(planes, 3)
     expected = encoder_planes(embedder.apply(frame_THWC, first_index=3)[0])
     assert np.abs(planes.colour_2HW - expected.colour_2HW).mean() < 0.3
-    untouched = encoder_planes(frame_THWC[0])
-    assert np.abs(planes.luma_HW.astype(int) - untouched.luma_HW).max() == 0
+    assert np.abs(planes.luma_HW.astype(int) - expected.luma_HW).mean() < 0.5
+
+
+def test_luma_stays_within_a_few_steps(clip: Clip, key: bytes, mark_id: MarkId) -> None:
+    for level in (0, 16, 128, 235, 255):
+        planes = encoder_planes(np.full((512, 512, 3), level, np.uint8))
+        untouched = planes.luma_HW.copy()
+        Embedder(key, mark_id, 512, 512, 25.0).mark_planes(planes, 3)
+        change = planes.luma_HW.astype(int) - untouched
+        assert np.abs(change).max() <= 8
+        assert abs(change.mean()) < 0.1
+
+
+def test_a_frame_is_marked_alike_wherever_a_segment_begins(clip: Clip, key: bytes, mark_id: MarkId) -> None:
+    whole, live = (Embedder(key, mark_id, 512, 512, 25.0) for _ in range(2))
+    for index in (0, 1, 2):
+        whole.mark_planes(encoder_planes(clip.frames_THWC[index]), index)
+    late, straight = encoder_planes(clip.frames_THWC[30]), encoder_planes(clip.frames_THWC[30])
+    whole.mark_planes(late, 30)
+    live.mark_planes(straight, 30)
+    np.testing.assert_array_equal(late.luma_HW, straight.luma_HW)
+    np.testing.assert_array_equal(late.colour_2HW, straight.colour_2HW)
+
+
+def test_taking_a_mark_off_leaves_nearly_nothing(clip: Clip, key: bytes, mark_id: MarkId) -> None:
+    marked = Embedder(key, mark_id, 512, 512, 25.0).apply(clip.frames_THWC)
+    bare = Embedder(key, mark_id, 512, 512, 25.0, strength=-1.0).apply(marked)
+    assert read(Clip(bare, 25.0), key, mark_id).state == "not_detected"
 
 
 def test_batches_join_without_a_seam(clip: Clip, key: bytes, mark_id: MarkId) -> None:
@@ -119,7 +186,7 @@ def test_batches_join_without_a_seam(clip: Clip, key: bytes, mark_id: MarkId) ->
 
 def test_the_mark_is_faint(clip: Clip, marked: Clip) -> None:
     error = np.mean((marked.frames_THWC.astype(np.float32) - clip.frames_THWC) ** 2)
-    assert 10 * np.log10(255**2 / error) > 41.0
+    assert 10 * np.log10(255**2 / error) > 40.0
 
 
 def test_fields_are_orthonormal_and_depend_on_the_key(key: bytes) -> None:
