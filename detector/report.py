@@ -11,26 +11,17 @@ T frame  H,W pixel
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
-from detector.picture import PictureLimits, read_picture
+from detector.calibration import PRIOR
+from detector.exhibit import WINDOW_S, Exhibit, take_in
+from detector.marks import Marks, Resolve, read_marks
 from detector.score import Detector, DetectorScore, Reason
 from watermark.credentials import CredentialReading, read_credentials
 from watermark.errors import UnreadableMediaError, UnsupportedMediaError
-from watermark.extract import MarkReading, read_mark
-from watermark.media import (
-    CLIP_LIMITS,
-    Clip,
-    MediaLimits,
-    decode_clip,
-    decode_colour_track,
-    probe,
-    sniff_container,
-)
+from watermark.media import CLIP_LIMITS, MediaLimits
 from watermark.payload import MarkId
 
 Verdict = Literal[
@@ -43,10 +34,6 @@ Verdict = Literal[
     "abstain",
 ]
 
-WINDOW_S = 10.0
-"""How much of a clip the detector looks at, from its start; the mark is looked for everywhere."""
-FIT_WITHIN_PX = 960
-"""Larger frames are shrunk for the detector, to the sizes that its error rates were measured on."""
 ASSUMED_REGISTERED = 1_000_000
 """Ids supposed to be registered where the caller does not say; the false-positive rate is then an upper bound."""
 
@@ -65,17 +52,29 @@ CAPTURE_SOURCE_TYPES = frozenset(
 """Origins that declare a recording of what was in front of a camera."""
 
 
+NO_PICTURE = Reason("no_picture", "There is no picture in this file; the detector looks at faces.")
+UNREADABLE = Reason("unreadable", "The picture is damaged or cut short; the detector could not look at it.")
+
+_CONTENT_LIMITS = {
+    "match": "The content agrees with the fingerprints that were signed with the mark. They are similarity, no proof.",
+    "differs": "Mark present but content differs: the mark alone does not show that this content was made here.",
+    "not_comparable": "A mark can be copied onto other content; the content was not compared with the registered clip.",
+}
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What the layers found, as far as the rules look at it.
 
     Attributes:
-        mark: state of the mark; "foreign" when it is a mark of this key that no register entry explains.
+        mark: state of the marks of picture and sound together; "foreign" when one is of this key and no register
+            entry explains it.
         manifest: state of the C2PA manifest.
         source_type: what the manifest declares as origin.
         p: the detector's probability of synthetic; None where it saw no face.
         threshold: that of the operating point.
         abstain: why the detector's score is no basis for a verdict.
+        content: whether the content is the one that was signed together with the mark.
     """
 
     mark: Literal["detected", "foreign", "not_detected", "inconclusive"]
@@ -84,6 +83,7 @@ class Evidence:
     p: float | None
     threshold: float
     abstain: tuple[Reason, ...]
+    content: Literal["match", "differs", "not_comparable"] = "not_comparable"
 
     @property
     def claims_capture(self) -> bool:
@@ -103,9 +103,15 @@ def decide(evidence: Evidence) -> tuple[Verdict, Reason]:
     among the limits.
     """
     # (1) a registered mark was read
+    if evidence.mark == "detected" and evidence.content == "differs":
+        return "generated_here", Reason(
+            "mark_read_content_differs",
+            "Mark present but content differs: a mark of this service was read, but this is not the content that was "
+            "signed with it. The clip was changed, or the mark was copied onto another.",
+        )
     if evidence.mark == "detected":
         return "generated_here", Reason(
-            "mark_read", "The frames carry a mark that this service registered when it generated a clip."
+            "mark_read", "Picture or sound carry a mark that this service registered when it generated a clip."
         )
     # (2) a trusted signer says that AI was used
     if evidence.manifest == "trusted" and evidence.source_type in AI_SOURCE_TYPES:
@@ -140,13 +146,13 @@ def examine(
     trust_roots_pem: bytes | str,
     watermark_key: bytes,
     is_registered: Callable[[MarkId], bool],
-    resolve: Callable[[MarkId], Mapping[str, Any] | None],
+    resolve: Resolve,
     detector: Detector,
     num_registered: int = ASSUMED_REGISTERED,
     limits: MediaLimits = CLIP_LIMITS,
     report_id: str = "",
 ) -> dict[str, Any]:
-    """Examine a picture or a clip in layers. Nothing is kept.
+    """Examine a picture, a clip or a sound in layers. Nothing is kept. Damaged media are examined as far as they go.
 
     Args:
         data: the whole file.
@@ -160,23 +166,22 @@ def examine(
         limits: bounds on what is decoded.
         report_id: the name that the caller gives this report.
     Returns: the report, JSON-able, in the shape that README.md shows.
-    Raises: MediaError, PictureError (what is sent cannot be read), InvalidMarkKeyError.
+    Raises: MediaError, PictureError (what is sent is no medium that is read here, or too large), InvalidMarkKeyError.
     """
-    media = _take_in(data, mime, limits)
-    # (1) manifest, (2) mark, (3) detector: in the order of what each is worth
-    credentials, notes = _credentials(data, media.mime, trust_roots_pem)
-    reading = read_mark(media.track(data, limits), watermark_key, is_registered, num_registered=num_registered)
-    record = resolve(reading.mark_id) if reading.mark_id is not None else None
-    score = detector.score(media.shown, bits_per_pixel=media.bits_per_pixel)
+    exhibit = take_in(data, mime, limits)
+    # (1) manifest, (2) marks and content, (3) detector: in the order of what each is worth
+    credentials, c2pa_problem = _credentials(data, exhibit.mime, trust_roots_pem)
+    marks = read_marks(exhibit, watermark_key, is_registered, resolve, credentials, num_registered=num_registered)
+    score = _score(exhibit, detector)
     point = detector.operating_point
-    is_foreign = reading.state == "inconclusive" and reading.num_attempts > 0
     evidence = Evidence(
-        "foreign" if is_foreign else reading.state,
+        marks.state,
         credentials.state,
         credentials.digital_source_type,
         score.p,
         point.threshold,
         score.abstain,
+        marks.content_state,
     )
     verdict, reason = decide(evidence)
     return {
@@ -184,7 +189,7 @@ def examine(
         "model_version": detector.model_version,
         "media": {
             "sha256": hashlib.sha256(data).hexdigest(),
-            "kind": media.kind,
+            "kind": exhibit.kind,
             "frames_used": score.frames_used,
             "faces": score.num_faces,
             "face_px": round(score.face_px),
@@ -199,94 +204,49 @@ def examine(
             "established": point.established,
         },
         "layers": {
-            "c2pa": _c2pa_layer(credentials),
-            "watermark": _watermark_layer(reading, record),
+            "c2pa": _c2pa_layer(credentials, c2pa_problem),
+            **marks.layers(),
             "detector": _detector_layer(score, detector.calibrated_on),
         },
         "abstain_reasons": [_as_json(reason) for reason in score.abstain],
-        "limits": _limits(evidence, media, detector) + notes,
+        "limits": _limits(evidence, exhibit, marks, detector) + ([c2pa_problem] if c2pa_problem else []),
         "retention": "none",
     }
 
 
-@dataclass(frozen=True)
-class _Media:
-    """What was sent, decoded as far as the detector needs it."""
-
-    kind: Literal["picture", "clip"]
-    mime: str
-    shown: Clip | np.ndarray
-    bits_per_pixel: float | None
-    is_cut: bool
-
-    def track(self, data: bytes, limits: MediaLimits) -> Any:
-        """The input of the mark's reader: all of a clip, or the one frame of a picture."""
-        if isinstance(self.shown, Clip):
-            return decode_colour_track(data, limits)
-        return Clip(self.shown[None], 25.0)
+def _score(exhibit: Exhibit, detector: Detector) -> DetectorScore:
+    if exhibit.shown is not None:
+        return detector.score(exhibit.shown, bits_per_pixel=exhibit.bits_per_pixel)
+    reason = NO_PICTURE if exhibit.kind == "sound" else UNREADABLE
+    return DetectorScore(None, PRIOR, None, (), None, (), 0, 0, 0.0, (reason,))
 
 
-def _take_in(data: bytes, mime: str, limits: MediaLimits) -> _Media:
-    container = sniff_container(data[:512])
-    if container is None and not mime.startswith("video/"):
-        picture_HWC = read_picture(data, PictureLimits(max_bytes=min(limits.max_bytes, PictureLimits().max_bytes)))
-        known = mime if mime.startswith("image/") else _picture_mime(data)
-        return _Media("picture", known, picture_HWC, None, False)
-    info = probe(data, limits)
-    clip = decode_clip(data, limits, fit_within_px=FIT_WITHIN_PX, stop_after_s=WINDOW_S)
-    bits_per_pixel = None
-    seconds = info.unverified_duration_s
-    if info.video is not None and seconds:
-        _, width, height, rate_hz = info.video
-        bits_per_pixel = 8 * len(data) / max(1.0, seconds * (rate_hz or clip.rate_hz) * width * height)
-    known = (
-        mime if mime.startswith("video/") else {"mov": "video/mp4", "avi": "video/x-msvideo"}.get(container or "", "")
-    )
-    is_cut = seconds is not None and seconds > WINDOW_S + 0.5
-    return _Media("clip", known or "application/octet-stream", clip, bits_per_pixel, is_cut)
-
-
-def _picture_mime(data: bytes) -> str:
-    if data[:4] == b"\x89PNG":
-        return "image/png"
-    if data[:4] == b"RIFF":
-        return "image/webp"
-    return "image/tiff" if data[:2] in (b"II", b"MM") else "image/jpeg"
-
-
-def _credentials(data: bytes, mime: str, trust_roots_pem: bytes | str) -> tuple[CredentialReading, list[str]]:
+def _credentials(data: bytes, mime: str, trust_roots_pem: bytes | str) -> tuple[CredentialReading, str]:
+    """The manifest, and why it could not be looked at, in words."""
     roots = trust_roots_pem.decode() if isinstance(trust_roots_pem, bytes) else trust_roots_pem
     try:
-        return read_credentials(data, mime, roots), []
+        return read_credentials(data, mime, roots), ""
     except UnsupportedMediaError:
-        return CredentialReading("absent"), ["Manifests are not read in files of this type."]
+        return CredentialReading("absent"), "Manifests are not read in files of this type."
     except UnreadableMediaError:
-        # The picture itself could be decoded, so the other layers still have something to say.
-        return CredentialReading("absent"), ["The file is too damaged to look for a manifest in it."]
+        return CredentialReading("absent"), "The file is too damaged to look for a manifest in it."
 
 
-def _c2pa_layer(reading: CredentialReading) -> dict[str, Any]:
+def _c2pa_layer(reading: CredentialReading, problem: str) -> dict[str, Any]:
     return {
-        "state": reading.state,
+        "state": "not_examined" if problem else reading.state,
         "digital_source_type": reading.digital_source_type or "",
         "manifest_id": reading.manifest_id or "",
         "signer": reading.signer or "",
-        "problems": [problem.code for problem in reading.problems],
+        "problems": [found.code for found in reading.problems],
+        **({"reason": problem} if problem else {}),
     }
 
 
-def _watermark_layer(reading: MarkReading, record: Mapping[str, Any] | None) -> dict[str, Any]:
-    # Three states and no confidences: a finer answer would help whoever tries to remove the mark.
-    layer: dict[str, Any] = {"state": reading.state, "null_fpr": reading.null_fpr}
-    if reading.mark_id is not None:
-        layer["mark_id"] = reading.mark_id.hex
-        layer["content"] = "not compared"
-        layer["record"] = dict(record) if record is not None else None
-    return layer
-
-
 def _detector_layer(score: DetectorScore, calibrated_on: str) -> dict[str, Any]:
+    unseen = {NO_PICTURE, UNREADABLE} & set(score.abstain)
     return {
+        "state": "not_examined" if unseen else "abstained" if score.abstain else "scored",
         "p": _rounded(score.p),
         "prior": score.prior,
         "llr": _rounded(score.llr),
@@ -298,14 +258,19 @@ def _detector_layer(score: DetectorScore, calibrated_on: str) -> dict[str, Any]:
             for part in score.timeline
         ],
         "heatmap_url": "",
+        **({"reason": score.abstain[0].sentence} if unseen else {}),
     }
 
 
-def _limits(evidence: Evidence, media: _Media, detector: Detector) -> list[str]:
+def _limits(evidence: Evidence, exhibit: Exhibit, marks: Marks, detector: Detector) -> list[str]:
     point = detector.operating_point
     limits = ["A missing manifest or mark is no evidence of authenticity: both can be removed."]
+    if exhibit.problem:
+        limits.append(exhibit.problem)
     if evidence.mark == "detected":
-        limits.append("A mark can be copied onto other content; the content was not compared with the registered clip.")
+        limits.append(_CONTENT_LIMITS[evidence.content])
+        if marks.are_two:
+            limits.append("Picture and sound carry different marks of this service: parts of two clips were joined.")
         if evidence.claims_capture:
             limits.append("The manifest declares a recording and contradicts the mark; the mark outweighs it.")
     if evidence.mark == "foreign":
@@ -322,10 +287,10 @@ def _limits(evidence: Evidence, media: _Media, detector: Detector) -> list[str]:
         f"Operating point {point.name}: {claim}; {rate}. Nearly all of "
         "these are filmed portraits: expect more false alarms on recordings of people who talk."
     )
-    if media.is_cut:
-        limits.append(f"The detector looked at the first {WINDOW_S:g} seconds; the mark was looked for everywhere.")
-    if media.kind == "picture":
-        limits.append("The mark sways in time and cannot be read from a still picture.")
+    if exhibit.is_cut:
+        limits.append(f"The detector looked at the first {WINDOW_S:g} seconds; the marks were looked for everywhere.")
+    if exhibit.kind == "picture":
+        limits.append("A still picture carries only the weaker part of the mark.")
     return limits
 
 
