@@ -96,6 +96,7 @@ class ManifestRepository:
             "consent": found.consent,
             "manifest_state": reading.state,
             "signed_at": reading.signed_at.isoformat() if reading.signed_at else None,
+            "fingerprints": reading.fingerprints if reading.state in ("trusted", "valid") else None,
             "statement": RECOVERED if reading.state in ("trusted", "valid") else "manifest not valid",
         }
 
