@@ -11,7 +11,19 @@ from typing import Annotated, Any
 import typer
 
 from api import software_version
-from api.cli import audit, bench_gate, evaluate_likeness, keys, lab, people, policy, staff, vetting, witness
+from api.cli import (
+    audit,
+    bench_gate,
+    credentials,
+    evaluate_likeness,
+    keys,
+    lab,
+    people,
+    policy,
+    staff,
+    vetting,
+    witness,
+)
 from api.cli.output import UNUSABLE, Json, emit, progress_bar, reporting, stop_negative
 from api.cli.places import Home, settings_for
 from api.settings import Settings
@@ -30,6 +42,7 @@ app.add_typer(people.personas, name="personas")
 app.add_typer(audit.app, name="audit")
 app.add_typer(witness.app, name="witness")
 app.add_typer(keys.app, name="keys")
+app.add_typer(credentials.tsa, name="tsa")
 app.add_typer(policy.app, name="policy")
 app.add_typer(lab.models, name="models")
 app.add_typer(evaluate_likeness.app, name="evaluate")
