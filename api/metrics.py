@@ -10,6 +10,7 @@ HELP = {
     "placet_renders_total": "Renders by outcome.",
     "placet_detections_total": "Detections by verdict.",
     "placet_token_rejections_total": "Access tokens and token requests refused, by code.",
+    "placet_refused_inputs_total": "Uploads that could not be used, by code.",
     "placet_deliveries_stopped_total": "Videos whose delivery was stopped on the way, by code.",
 }
 
