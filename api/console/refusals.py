@@ -37,4 +37,5 @@ def _help(request: Request, t: Translator, problem: Mapping[str, Any]) -> str:
         return t("error.wrong_role", role=t.maybe(f"base.role.{session.kind}", session.kind))
     if problem["code"] == StaleFormError.code:
         return t("error.stale_form")
-    return t.maybe(f"error.{problem['status']}.help", str(problem["detail"]))
+    said = t.maybe(f"base.problem.{problem['code']}", str(problem["detail"]))
+    return t.maybe(f"error.{problem['status']}.help", said)

@@ -253,7 +253,8 @@ def test_the_service_cannot_have_something_else_signed(
     expect(page.get_by_text("says something else than what would be signed")).to_be_visible()
 
 
-def test_by_keyboard_alone(visitor: Visitor, portrait: Path, tmp_path: Path) -> None:
+@pytest.mark.heavy
+def test_by_keyboard_alone(visitor: Visitor, portrait: Path, tmp_path: Path, researcher: PlacetClient) -> None:
     own = tmp_path / "own.png"
     own.write_bytes(altered(portrait.read_bytes(), 13))
     enrol(visitor, own)
@@ -288,6 +289,7 @@ def test_by_keyboard_alone(visitor: Visitor, portrait: Path, tmp_path: Path) -> 
     expect(page.get_by_role("dialog")).to_have_count(0)
 
 
+@pytest.mark.heavy
 def test_a_device_that_refuses_signs_nothing(visitor: Visitor, portrait: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.png"
     own.write_bytes(altered(portrait.read_bytes(), 17))
@@ -301,6 +303,7 @@ def test_a_device_that_refuses_signs_nothing(visitor: Visitor, portrait: Path, t
     assert visitor.site.service.log.size == size
 
 
+@pytest.mark.heavy
 def test_in_german_on_a_dark_phone(visitors: MakeVisitor, portrait: Path, tmp_path: Path, look: Look) -> None:
     own = tmp_path / "own.png"
     own.write_bytes(altered(portrait.read_bytes(), 19))
@@ -318,6 +321,7 @@ def test_in_german_on_a_dark_phone(visitors: MakeVisitor, portrait: Path, tmp_pa
     look("me-german", german, with_dark=False)
 
 
+@pytest.mark.heavy
 def test_without_scripts_pages_are_readable_and_say_what_needs_them(
     visitors: MakeVisitor, visitor: Visitor, portrait: Path, tmp_path: Path, researcher: PlacetClient
 ) -> None:
@@ -337,6 +341,7 @@ def test_without_scripts_pages_are_readable_and_say_what_needs_them(
     expect(page.get_by_text("and nobody else. This consent cannot be passed on.")).to_be_visible()
 
 
+@pytest.mark.heavy
 def test_a_picture_from_the_camera(visitors: MakeVisitor) -> None:
     visitor = visitors(permissions=["camera"])
     page = visitor.open("/me/enrol")
@@ -345,4 +350,4 @@ def test_a_picture_from_the_camera(visitors: MakeVisitor) -> None:
     expect(page.get_by_alt_text("The picture that would be enrolled")).to_be_visible()
     # the test camera shows no face, and the page says so
     page.get_by_role("button", name="Check the picture").click()
-    expect(page.get_by_role("alert")).to_contain_text("face")
+    expect(page.locator("#outcome .error")).to_contain_text("face")

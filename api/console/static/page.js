@@ -50,7 +50,7 @@ export async function post(path, body) {
 export function sentenceFor(error) {
   if (error instanceof ProblemError) {
     const reasons = (error.problem.reasons ?? []).map((reason) => reason.sentence);
-    return reasons.length ? reasons.join(" ") : error.message;
+    return words[`problem.${error.problem.code}`] ?? (reasons.join(" ") || error.message);
   }
   if (error instanceof TypeError && !navigator.onLine) return words.offline;
   if (error instanceof TypeError && error.message.includes("fetch")) return words.offline;
