@@ -163,7 +163,7 @@ class AuditDesk:
         """
         log = self.log
         try:
-            seen = verify_checkpoint(note.encode(), log.public_keys, origin=log.origin)
+            seen = verify_checkpoint(note.encode("utf-8", "replace"), log.public_keys, origin=log.origin)
         except CheckpointError as exc:
             raise InvalidFieldError(f"This is not a checkpoint of this log. {exc.sentence}") from exc
         if seen.size > log.size:
@@ -178,7 +178,7 @@ class AuditDesk:
                 "by": self._gate.pseudonym("client", by),
                 "size": seen.size,
                 "root": seen.root.hex(),
-                "checkpoint_sha256": sha256_hex(note.encode()),
+                "checkpoint_sha256": sha256_hex(note.encode("utf-8", "replace")),
             },
         )
         return Comparison(seen.size, False, sentence, evidence.index)

@@ -22,7 +22,7 @@ from policy.fsck import fsck
 from .crash_nursery import VIDEO
 
 
-@pytest.mark.parametrize("num_rounds", [3, pytest.param(100, marks=pytest.mark.heavy)])
+@pytest.mark.parametrize("num_rounds", [2, pytest.param(100, marks=pytest.mark.heavy)])
 def test_kill_dash_nine_under_load(tmp_path: Path, num_rounds: int) -> None:
     settings = Settings(home=tmp_path / "home", prewarm=False)
     create_instance(settings, "crash")

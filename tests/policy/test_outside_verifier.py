@@ -13,7 +13,8 @@ from pymerkle import InmemoryTree
 from policy.bundle import export_bundle
 from policy.canonical import canonical_json
 from policy.cosignature import write_request
-from policy.fsck import verify_bundle
+from policy.errors import WitnessError
+from policy.fsck import fsck, verify_bundle
 from policy.keys import KeyRing
 from policy.log import Log
 from policy.note import verifier_key
@@ -104,6 +105,36 @@ def test_go_refuses_what_was_changed(grown: Log, keys: KeyRing, tmp_path: Path, 
     short.append_many([("test", {"n": n}) for n in range(200)])
     export_bundle(short, tmp_path / "short.tar")
     assert "fewer than" in refusal("bundle", vkey=key, bundle=tmp_path / "short.tar", old=tmp_path / "old")
+
+
+@pytest.mark.needs("go")
+@pytest.mark.parametrize("attack", ["rewritten", "truncated", "forked"])
+def test_fsck_witness_and_outsiders_all_fail_a_tampered_log(
+    grown: Log, keys: KeyRing, tmp_path: Path, clock: Clock, attack: str
+) -> None:
+    """By somebody who holds the log's key: each of these is sound in itself and validly signed."""
+    witness = Witness.create(tmp_path / "witness", "witness.test/w1", clock)
+    witness.watch(grown.verifier_key)
+    kept = grown.checkpoint()
+    witness.add_checkpoint(write_request(0, (), kept))
+    sizes = {"rewritten": NUM_ENTRIES, "truncated": NUM_ENTRIES - 100, "forked": NUM_ENTRIES + 100}
+    tampered = Log.create(tmp_path / "tampered", keys.log_key, ORIGIN, now=clock)
+    changed = -1 if attack == "truncated" else 17
+    tampered.append_many([("test", {"n": -n if n == changed else n}) for n in range(sizes[attack])])
+    # (1) fsck, with a checkpoint that was kept
+    assert fsck(tampered.directory, keys.log_public).is_clean
+    assert not fsck(tampered.directory, keys.log_public, earlier_checkpoint=kept.encode()).is_clean
+    # (2) the witness, which remembers
+    old_size = min(NUM_ENTRIES, tampered.size)
+    with pytest.raises(WitnessError):
+        witness.add_checkpoint(
+            write_request(old_size, tampered.consistency_proof(old_size, tampered.size), tampered.checkpoint())
+        )
+    # (3) somebody else's program
+    bundle = tmp_path / "tampered.tar"
+    export_bundle(tampered, bundle)
+    (tmp_path / "kept").write_text(kept)
+    assert refusal("bundle", vkey=grown.verifier_key, bundle=bundle, old=tmp_path / "kept")
 
 
 @pytest.mark.needs("go")
