@@ -146,7 +146,7 @@ def _verdict_text(report: dict[str, Any]) -> str:
     return (
         f"verdict    {report['verdict']}: {reason}\n"
         f"C2PA       {layers['c2pa']['state']}\n"
-        f"watermark  {layers['watermark']['state']}\n"
+        f"watermark  {layers['watermark']['state']}{_recovered_text(layers['watermark'])}\n"
         f"detector   p = {layers['detector']['p']}"
     )
 
@@ -158,3 +158,11 @@ def listen(host: str, port: int, send_buffer_bytes: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)  # connections inherit it
     listener.bind((host, port))
     return listener
+
+
+def _recovered_text(layer: dict[str, Any]) -> str:
+    """What the mark leads back to, where the register knows it."""
+    record = layer.get("record")
+    if not record:
+        return ""
+    return f": {record['statement']} ({record['manifest_id']}, consent {record['consent'].replace('_', ' ')})"

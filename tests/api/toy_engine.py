@@ -29,6 +29,9 @@ def handle(job: Message, progress: Progress) -> Message:
             os._exit(3)
         case "hang":
             time.sleep(60)
+        case "ask":
+            answer = progress.ask({"what": str(job.header["what"])}, job.attachments)
+            return Message({"answer": answer.header["echo"]}, answer.attachments)
     progress(0.5)
     return Message({}, job.attachments)
 
