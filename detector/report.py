@@ -172,6 +172,33 @@ def examine(
     # (1) manifest, (2) marks and content, (3) detector: in the order of what each is worth
     credentials, c2pa_problem = _credentials(data, exhibit.mime, trust_roots_pem)
     marks = read_marks(exhibit, watermark_key, is_registered, resolve, credentials, num_registered=num_registered)
+    digest = hashlib.sha256(data).hexdigest()
+    return _report(exhibit, credentials, c2pa_problem, marks, detector, digest, report_id)
+
+
+def unexamined(problem: str, *, detector: Detector, sha256: str = "", report_id: str = "") -> dict[str, Any]:
+    """The report on a file that no layer could look at.
+
+    Args:
+        problem: why, in words.
+        detector: for the operating point that a verdict would have rested on.
+        sha256: of the file, empty if it was not even read.
+        report_id: the name that the caller gives this report.
+    """
+    exhibit = Exhibit(b"", "unreadable", "", None, None, False, None, problem, CLIP_LIMITS)
+    marks = Marks(None, None, problem, problem, None, None, None, problem)
+    return _report(exhibit, CredentialReading("absent"), problem, marks, detector, sha256, report_id)
+
+
+def _report(
+    exhibit: Exhibit,
+    credentials: CredentialReading,
+    c2pa_problem: str,
+    marks: Marks,
+    detector: Detector,
+    sha256: str,
+    report_id: str,
+) -> dict[str, Any]:
     score = _score(exhibit, detector)
     point = detector.operating_point
     evidence = Evidence(
@@ -188,7 +215,7 @@ def examine(
         "id": report_id,
         "model_version": detector.model_version,
         "media": {
-            "sha256": hashlib.sha256(data).hexdigest(),
+            "sha256": sha256,
             "kind": exhibit.kind,
             "frames_used": score.frames_used,
             "faces": score.num_faces,

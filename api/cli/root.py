@@ -119,36 +119,50 @@ def demo(context: typer.Context) -> None:
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Image or clip.")],
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Image, clip or sound.")],
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is known about a file: manifest, watermark, detector. Status 0 if it is proven to come from here."""
-    from api.engine.examiner import examine_and_log
+    """Say what is known about a file, layer by layer. Status 0 if it is proven to come from here, or says AI made it.
+
+    Works on the instance's home without a running server. Damaged files and files that are too large get a report,
+    too: it says which layers could not be looked at, and why.
+    """
+    from api.engine.examiner import examine_file_and_log
     from api.service import Service
 
     with reporting(as_json):
         service = Service(settings_for(home))
         try:
             with progress_bar("looking"):
-                report = examine_and_log(service, "local-operator", file.read_bytes(), "application/octet-stream")
+                report = examine_file_and_log(service, "local-operator", file)
         finally:
             service.close()
         text = _verdict_text(report)
-        if report["verdict"] not in ("generated_here", "ai_signed"):
+        differs = report["layers"]["fingerprints"]["state"] == "differs"
+        if report["verdict"] not in ("generated_here", "ai_signed") or differs:
             stop_negative(as_json, report, text)
         emit(as_json, report, text)
 
 
+_LAYER_NAMES = {
+    "c2pa": "C2PA",
+    "watermark": "mark in the picture",
+    "watermark_audio": "mark in the sound",
+    "fingerprints": "content",
+    "detector": "detector",
+}
+
+
 def _verdict_text(report: dict[str, Any]) -> str:
-    layers = report["layers"]
-    reason = report.get("reason", {}).get("sentence", "")
-    return (
-        f"verdict    {report['verdict']}: {reason}\n"
-        f"C2PA       {layers['c2pa']['state']}\n"
-        f"watermark  {layers['watermark']['state']}{_recovered_text(layers['watermark'])}\n"
-        f"detector   p = {layers['detector']['p']}"
-    )
+    lines = [f"{'verdict':<20} {report['verdict']}: {report.get('reason', {}).get('sentence', '')}"]
+    for name, shown in _LAYER_NAMES.items():
+        layer = report["layers"][name]
+        line = f"{shown:<20} {layer['state'].replace('_', ' ')}"
+        if layer.get("p") is not None:
+            line += f", p = {layer['p']}"
+        lines.append(line + (f" ({layer['reason']})" if layer.get("reason") else ""))
+    return "\n".join(lines)
 
 
 def listen(host: str, port: int, send_buffer_bytes: int) -> socket.socket:

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import secrets
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import func, select
 
 from api.engine.child import Handler, Progress, connect, serve
-from api.engine.process import EngineProcess
+from api.engine.process import EngineDiedError, EngineProcess, EngineTimeoutError
 from api.engine.wire import Message
 from api.engine.worker import set_threads
 from api.resolver import ManifestRepository
@@ -40,8 +41,21 @@ class Examiner:
         self.process = EngineProcess("api.engine.examiner", self._hello)
 
     def examine(self, data: bytes, mime: str) -> dict[str, Any]:
-        """The layered report on one image or clip. Raises RemoteError with the code of what is wrong with it."""
-        answer = self.process.call({"mime": mime}, {"media": data}, wall_s=self._settings.examine_wall_s)
+        """The layered report on one image, clip or sound. Raises RemoteError with the code of what is wrong with it.
+
+        A file over which the detection process dies or hangs gets a report, too: one that says so for every layer.
+        """
+        try:
+            answer = self.process.call({"mime": mime}, {"media": data}, wall_s=self._settings.examine_wall_s)
+        except (EngineDiedError, EngineTimeoutError):
+            return self.unexamined(
+                "The file could not be examined within the bounds of time and memory.", hashlib.sha256(data).hexdigest()
+            )
+        return dict(answer.header["report"])
+
+    def unexamined(self, problem: str, sha256: str = "") -> dict[str, Any]:
+        """The report on a file that is not looked at, for the reason `problem`."""
+        answer = self.process.call({"unexamined": problem, "sha256": sha256}, wall_s=self._settings.examine_wall_s)
         return dict(answer.header["report"])
 
     def _hello(self) -> Message:
@@ -64,8 +78,22 @@ def examine_and_log(service: Service, client_id: str, data: bytes, mime: str) ->
     digest = hashlib.sha256(data).digest()
     content = hmac.new(service.keys.commitment_key, b"detection\0" + digest, hashlib.sha256).hexdigest()
     entry = {"client": service.gate.pseudonym("client", client_id), "content_hmac": content, "num_bytes": len(data)}
+    return _logged(service, entry, lambda: service.examiner.examine(data, mime))
+
+
+def examine_file_and_log(service: Service, client_id: str, path: Path) -> dict[str, Any]:
+    """The same for a file on this machine. One over the limit is not read; its report says so."""
+    num_bytes, limit = path.stat().st_size, service.settings.max_detection_bytes
+    if num_bytes <= limit:
+        return examine_and_log(service, client_id, path.read_bytes(), "application/octet-stream")
+    entry = {"client": service.gate.pseudonym("client", client_id), "content_hmac": "", "num_bytes": num_bytes}
+    problem = f"The file has {num_bytes} bytes; at most {limit} are examined. It was not read."
+    return _logged(service, entry, lambda: service.examiner.unexamined(problem))
+
+
+def _logged(service: Service, entry: dict[str, Any], job: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
-        report = service.examiner.examine(data, mime)
+        report = job()
     except Exception as error:
         service.gate.record("detection.failed", {**entry, "code": str(getattr(error, "code", "internal"))})
         raise
@@ -102,7 +130,7 @@ def _hex(mark_id: Any) -> str:
 
 def prepare_examiner(hello: Message) -> Handler:
     """Load the detector; returns the handler of jobs."""
-    from detector.report import examine
+    from detector.report import examine, unexamined
     from detector.score import Detector
     from watermark.media import CLIP_LIMITS
 
@@ -116,6 +144,10 @@ def prepare_examiner(hello: Message) -> Handler:
     limits = replace(CLIP_LIMITS, max_duration_s=float(hello.header["max_duration_s"]))
 
     def handle(job: Message, _progress: Progress) -> Message:
+        report_id = f"det_{secrets.token_hex(8)}"
+        if "unexamined" in job.header:
+            problem, sha256 = str(job.header["unexamined"]), str(job.header["sha256"])
+            return Message({"report": unexamined(problem, detector=detector, sha256=sha256, report_id=report_id)})
         report = examine(
             job.attachments["media"],
             job.header["mime"],
@@ -126,7 +158,7 @@ def prepare_examiner(hello: Message) -> Handler:
             detector=detector,
             num_registered=registry.num_registered,
             limits=limits,
-            report_id=f"det_{secrets.token_hex(8)}",
+            report_id=report_id,
         )
         return Message({"report": report})
 
