@@ -27,9 +27,9 @@ from generator.emotion import EMOTIONS, bearing
 
 # Bounds of the head's own turning at `head_motion` up to 1, and of that together with what is asked for, in degrees:
 # yaw, pitch, roll.
-POSE_LIMITS_DEG: Final = (15.0, 10.0, 10.0)
+POSE_LIMITS_DEG: Final = (17.0, 11.0, 10.0)
 TOTAL_LIMITS_DEG: Final = (20.0, 13.0, 13.0)
-_POSE_SPREAD_DEG: Final = (6.2, 4.6, 4.4)
+_POSE_SPREAD_DEG: Final = (9.0, 5.4, 4.6)
 _POSTURE_PACE_PER_S: Final = 5.5
 # While speaking, a smaller and quicker movement rides on the postures.
 _STIR_SHARE: Final = 0.5
@@ -39,8 +39,8 @@ EYE_LIMITS_DEG: Final = (25.0, 18.0)
 _BLINK_SPREAD: Final = 0.75
 _DOUBLE_BLINKS: Final = 0.12
 # Passing expressions: how often none, how strong otherwise, how long.
-_SMILE_NONE, _SMILE_RANGE, _SMILE_STAY_S = 0.4, (0.2, 0.8), (0.8, 3.0)
-_BROW_NONE, _BROW_RANGE, _BROW_STAY_S = 0.45, (0.15, 0.75), (0.5, 2.2)
+_SMILE_NONE, _SMILE_RANGE, _SMILE_STAY_S = 0.4, (0.3, 0.9), (0.8, 3.0)
+_BROW_NONE, _BROW_RANGE, _BROW_STAY_S = 0.45, (0.5, 1.0), (0.5, 2.2)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Wish:
 
     head_motion: float = 1.0
     expressiveness: float = 1.0
-    blink_rate_per_min: float = 28.0
+    blink_rate_per_min: float = 32.0
     gaze_2: tuple[float, float] = (0.0, 0.0)
     pose_3: tuple[float, float, float] = (0.0, 0.0, 0.0)
     follows_track: bool = False
@@ -181,11 +181,11 @@ class _Gaze:
             rng = self._rng
             aside = rng.random() < (0.3 if speech > 0.5 else 0.2) and not self._aside
             if aside:
-                to_2 = np.array([rng.choice((-1.0, 1.0)) * rng.uniform(2.5, 8.0), rng.uniform(-4.0, 2.5)])
+                to_2 = np.array([rng.choice((-1.0, 1.0)) * rng.uniform(3.0, 10.0), rng.uniform(-8.0, 4.0)])
                 stay_s = rng.uniform(0.35, 1.1)
             else:
                 # Eye contact still wanders between the viewer's eyes and mouth.
-                to_2 = rng.normal(0.0, (2.0, 1.2))
+                to_2 = rng.normal(0.0, (2.4, 2.0))
                 stay_s = float(np.clip(rng.lognormal(-0.7, 0.6), 0.2, 2.5))
             self._aside, self._from_2, self._to_2 = aside, self._to_2, to_2
             self._jump_s, self._next_s = time_s, time_s + stay_s

@@ -55,7 +55,7 @@ class Curve:
 
 
 _AS_PLANNED: Final = Curve((0.0,), ((1.0,),))
-_USUAL_BLINKS: Final = Curve((0.0,), ((28.0,),))
+_USUAL_BLINKS: Final = Curve((0.0,), ((32.0,),))
 _AT_THE_CAMERA: Final = Curve((0.0,), ((0.0, 0.0),))
 _AS_IN_THE_PORTRAIT: Final = Curve((0.0,), ((0.0, 0.0, 0.0),))
 _IN_NO_MOOD: Final = Curve((0.0,), ((0.0,) * len(EMOTIONS),))

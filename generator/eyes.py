@@ -33,6 +33,8 @@ _OVERLAP: Final = 0.02
 _WET_RIM: Final = 0.055
 _LOWER_LID_SHARE: Final = 0.2  # of the way when the eye closes
 _MAKE_UP: Final = 0.25
+_CREASE_DEPTH: Final = 0.16
+_LASH_LINE: Final = 0.45
 _STILL: Final = 1e-3
 
 
@@ -142,8 +144,14 @@ class EyePatch:
         ramp = np.clip((y - top + 0.25 * fold) / (0.85 * fold), 0, 1)
         fresh = np.clip((new_upper - upper) / (0.9 * fold), 0, 1) * ramp * ramp * (3 - 2 * ramp)
         fresh *= np.clip((edge - y) / max(1.2 * lashes, 1.5) + 0.9, 0, 1) * np.clip(bow * 3.5, 0, 1)
-        bulge = 0.88 + 0.13 * np.sin(np.pi * np.clip(stretch, 0, 1) ** 1.2)
+        # a lid that is shut bulges over the eyeball: lit in its middle, in shade at its crease and towards the lashes
+        bulge = 0.93 + 0.10 * np.sin(np.pi * np.clip(stretch, 0, 1) ** 1.2)
+        bulge -= _CREASE_DEPTH * np.exp(-(((y - top - 0.42 * fold) / (0.16 * fold)) ** 2)) * np.clip(bow * 2, 0, 1)
         lid += (self.lid_hw3 * bulge[..., None] - lid) * (0.92 * fresh)[..., None]
+
+        # lashes: a fine dark line where the lids meet, thicker towards the outer end as seen from in front
+        line = np.exp(-(((y - new_upper + 0.012 * width) / (0.020 * width)) ** 2)) * np.clip(bow * 4, 0, 1) * shut
+        lid *= (1 - _LASH_LINE * line)[..., None]
 
         # (4) lower lid, lifted by a squint
         reach = _LOWER_REACH * width
@@ -284,8 +292,8 @@ def _lid_colour(
     half = 0.5 * width
     known = np.zeros(luma.shape, bool)
     for band, quantile in (  # neither brows nor lashes
-        ((y < upper - 0.95 * fold) & (y > upper - 2.1 * fold), 0.4),
-        ((y > lower + 0.10 * width) & (y < lower + 0.36 * width), 0.25),
+        ((y < upper - 0.95 * fold) & (y > upper - 2.1 * fold), 0.6),
+        ((y > lower + 0.12 * width) & (y < lower + 0.45 * width), 0.35),
     ):
         band &= np.abs(x) < 1.25 * half
         if band.sum() >= 8:

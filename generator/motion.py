@@ -105,7 +105,7 @@ def facial_actions(
     part = {name: curves_TC[:, index] for name, index in ARTICULATOR_INDEX.items()}
     closure, tuck = part["closure"], part["tuck"]
     apart = (1.0 - closure) * intensity
-    jaw = 0.58 * part["jaw"] * (1.0 - 0.55 * closure) * (1.0 - 0.2 * part["teeth"]) * intensity
+    jaw = 0.74 * part["jaw"] * (1.0 - 0.55 * closure) * (1.0 - 0.2 * part["teeth"]) * intensity
     jaw = jaw * (1.0 - 0.6 * tuck)
 
     actions_T52 = np.zeros((len(curves_TC), len(FACIAL_ACTIONS)), np.float32)

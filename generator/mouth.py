@@ -122,7 +122,7 @@ class MouthInterior:
 
         lower = self.lower_V3 + (act @ self.lower_fields_AV3.reshape(52, -1)).reshape(-1, 3)
         for points, texture, extra, gain in (
-            (sheet.rigid(lower, pose), _teeth_texture("lower"), None, 0.76),
+            (sheet.rigid(lower, pose), _teeth_texture("lower"), None, 0.82),
             (
                 sheet.rigid(self.upper_V3, pose),
                 _teeth_texture("upper"),
@@ -137,7 +137,7 @@ class MouthInterior:
             sample = cv2.remap(texture, field[..., 0], field[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
             across = (field[..., 0] / texture.shape[1] - 0.5) * 2 * _ARCH_MM
             side = np.exp(-((across / 27.0) ** 2))
-            light = (0.62 + 0.38 * lit) * entrance * (0.40 + 0.60 * side) * gain
+            light = (0.90 + 0.10 * lit) * (0.7 + 0.3 * entrance) * (0.48 + 0.52 * side) * gain
             colour = sample[..., :3] * self.light_rgb * light[..., None]
             alpha = sample[..., 3:]
             out = out + (colour - out) * alpha

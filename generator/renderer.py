@@ -142,7 +142,7 @@ def _plausible_light(white_rgb: ndarray, image_SS3: ndarray, points_L2: ndarray)
     x, y = np.clip(points_L2[[50, 280, 205, 425, 151, 199]].astype(int), 0, image_SS3.shape[0] - 1).T
     skin = np.median(image_SS3[y, x].astype(np.float64), axis=0)
     luma = float(white_rgb.mean())
-    wanted = float(np.clip(luma, 1.1 * skin.mean(), max(1.6 * skin.mean(), 70)))
+    wanted = float(np.clip(luma, min(1.35 * skin.mean(), 245), max(1.75 * skin.mean(), 80)))
     hue = white_rgb / max(luma, 1e-3)
     hue = 1 + (hue - 1) * 0.6
     return np.clip(hue * wanted, 0, 255)
