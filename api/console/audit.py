@@ -105,6 +105,14 @@ def entry(request: Request, service: ServiceDep, session: Auditor, index: int, r
     else:
         groups = {}
     names = names_in(body)
+    cosignatures = service.witnessing.cosignatures(evidence.checkpoint)
+    seen_by = {each.name for each in cosignatures}
+    claim = {  # what the browser checks for itself
+        "entry": found,
+        "evidence": evidence.to_json(),
+        "log": service.log.verifier_key,
+        "witnesses": [key.text for key in service.witnessing.keys if key.name in seen_by],
+    }
     return render(
         request,
         "audit/entry.html",
@@ -120,7 +128,8 @@ def entry(request: Request, service: ServiceDep, session: Auditor, index: int, r
         names=[name for name in names if name.startswith(REVEALABLE)],
         evidence=evidence,
         drawing=draw_proof(evidence),
-        cosignatures=service.witnessing.cosignatures(evidence.checkpoint),
+        cosignatures=cosignatures,
+        claim=claim,
         has_witnesses=service.witnessing.is_configured,
         origin=service.log.origin,
         log_key=service.log.verifier_key,

@@ -7,14 +7,14 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from api.app import create_app
 from api.service import Service
@@ -243,8 +243,41 @@ def test_a_refused_decision_explains_itself_and_is_repeated(site: Site, auditor:
     page.wait_for_url("**replay=1**")
     expect(page.get_by_text("It comes out the same.")).to_be_visible()
     expect(page.get_by_role("img", name=f"Path from entry {index}")).to_be_visible()
-    expect(page.locator(".proof .timeline")).to_contain_text("witness.example/w1")
+    expect(page.locator(".proving .timeline")).to_contain_text("witness.example/w1")
+    expect(page.locator("#checked.good")).to_contain_text("1 of them by witnesses")
     look("audit-entry", auditor)
+
+
+def lying(true: str, false: str) -> Callable[[Route], None]:
+    """Hands on a page with one word of its claim exchanged."""
+
+    def hand_on(route: Route) -> None:
+        answer = route.fetch()
+        text = answer.text()
+        at = text.index('data-claim="')
+        assert true in text[at:]
+        route.fulfill(response=answer, body=text[:at] + text[at:].replace(true, false, 1))
+
+    return hand_on
+
+
+def test_the_browser_finds_out_what_was_changed(site: Site, auditor: Visitor) -> None:
+    """The page's own check, against pages that lie."""
+    cosigned(site)
+    page = auditor.page
+    address = f"**/audit/entries/{decision(site, allowed=False)}"
+    lies = {
+        "the outcome": ("&#34;allowed&#34;: false", "&#34;allowed&#34;: true"),
+        "the root": ("&#34;root_hash&#34;: &#34;", "&#34;root_hash&#34;: &#34;0"),
+        "the witness's time": ("witness.example/w1 ", "witness.example/w1 A"),
+    }
+    for lie, words in lies.items():
+        page.route(address, lying(*words))
+        page.goto(site.url + address.removeprefix("**"))
+        expect(page.locator("#checked.bad"), lie).to_be_visible()
+        page.unroute(address)
+    page.reload()
+    expect(page.locator("#checked.good")).to_be_visible()
 
 
 def test_an_allowed_decision_and_its_delivery(site: Site, auditor: Visitor) -> None:
