@@ -51,6 +51,9 @@ find("open-camera").addEventListener("click", async () => {
     video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: 1024, height: 1024, facingMode: "user" } });
     find("camera").hidden = false;
     await video.play();
+    // a frame must have arrived before there is anything to take
+    while (!video.videoWidth) await new Promise((resolve) => video.addEventListener("resize", resolve, { once: true }));
+    find("shoot").disabled = false;
     find("shoot").focus();
   } catch {
     notice(outcome, "error", words["enrol.camera_refused"]);
@@ -65,6 +68,7 @@ find("shoot").addEventListener("click", () => {
   canvas.toBlob((blob) => {
     for (const track of video.srcObject.getTracks()) track.stop();
     find("camera").hidden = true;
+    find("shoot").disabled = true;
     choose(blob);
   }, "image/png");
 });
