@@ -63,6 +63,7 @@ class Settings(BaseSettings):
     )
     token_requests_per_minute: int = Field(default=600, gt=0, description="Token requests, per address and client.")
     enrolments_per_minute: int = Field(default=60, gt=0, description="Challenges and enrolments, per address.")
+    sign_ins_per_minute: int = Field(default=60, gt=0, description="Sign-ins with a passkey, per address.")
     applications_per_minute: int = Field(default=10, gt=0, description="Applications of organisations, per address.")
     detections_per_minute: int = Field(default=120, gt=0, description="Detections, per address and client.")
     rejections_logged_per_minute: int = Field(
@@ -186,6 +187,7 @@ class Settings(BaseSettings):
             "token requests.address": self.token_requests_per_minute,
             "token requests.client": self.token_requests_per_minute,
             "enrolments.address": self.enrolments_per_minute,
+            "sign-ins.address": self.sign_ins_per_minute,
             "applications.address": self.applications_per_minute,
             "detections.address": self.detections_per_minute,
             "detections.client": self.detections_per_minute,

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from api.console.pages import render
 from api.console.session import FromOurScript, at_named_origin, set_session_cookie
-from api.deps import Operator, ServiceDep
+from api.deps import Operator, ServiceDep, limited
 from api.errors import NotFoundError
 from api.invitations import StaffKind
 from api.schemas import RequestModel, ResponseModel, moment
@@ -67,7 +67,8 @@ def page(request: Request, service: ServiceDep, token: str) -> HTMLResponse:
 
 
 @router.post("/invitations/{token}/begin", dependencies=[FromOurScript])
-def begin(service: ServiceDep, token: str) -> JSONResponse:
+def begin(request: Request, service: ServiceDep, token: str) -> JSONResponse:
+    limited(request, "sign-ins")
     return JSONResponse({"options": service.invitations.begin(token)})
 
 

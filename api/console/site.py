@@ -19,7 +19,7 @@ from api.console.session import (
     session_of,
     set_session_cookie,
 )
-from api.deps import ServiceDep
+from api.deps import ServiceDep, limited
 from api.errors import NotFoundError
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(at_named_origin)])
@@ -46,12 +46,14 @@ def sign_in(request: Request) -> Response:
 
 
 @router.post("/sign-in/begin", dependencies=[FromOurScript])
-def sign_in_begin(service: ServiceDep) -> JSONResponse:
+def sign_in_begin(request: Request, service: ServiceDep) -> JSONResponse:
+    limited(request, "sign-ins")
     return JSONResponse({"options": service.passkeys.begin_assertion()})
 
 
 @router.post("/sign-in/finish", dependencies=[FromOurScript])
 def sign_in_finish(request: Request, service: ServiceDep, body: Fetched) -> JSONResponse:
+    limited(request, "sign-ins")
     account_id = service.passkeys.finish_assertion(body.get("credential"))
     token, session = service.sessions.open(account_id)
     otherwise = HOME_BY_KIND.get(session.kind, "/")

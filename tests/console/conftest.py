@@ -90,6 +90,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         port=port,
         threads=1,
         prewarm=False,
+        enrolments_per_minute=10_000,
+        sign_ins_per_minute=10_000,
     )
     create_instance(settings, "example")
     app = create_app(settings)
