@@ -11,6 +11,7 @@ HELP = {
     "placet_detections_total": "Detections by verdict.",
     "placet_token_rejections_total": "Access tokens and token requests refused, by code.",
     "placet_refused_inputs_total": "Uploads that could not be used, by code.",
+    "placet_delivered_bytes_total": "Bytes of videos handed out.",
     "placet_deliveries_stopped_total": "Videos whose delivery was stopped on the way, by code.",
 }
 
@@ -27,6 +28,17 @@ class Metrics:
         assert name in HELP, name
         with self._lock:
             self._counters[name, tuple(sorted(labels.items()))] += 1
+
+    def add(self, name: str, amount: int) -> None:
+        """Add more than one, of a counter without labels."""
+        assert name in HELP, name
+        with self._lock:
+            self._counters[name, ()] += amount
+
+    def value(self, name: str) -> int:
+        """A counter without labels, as it stands."""
+        with self._lock:
+            return self._counters[name, ()]
 
     def text(self, gauges: dict[str, float]) -> str:
         """Everything, for a scrape; `gauges` are read by the caller at that moment."""

@@ -13,7 +13,7 @@ import typer
 from api import software_version
 from api.cli import (
     audit,
-    bench_gate,
+    bench_consent,
     credentials,
     evaluate_likeness,
     keys,
@@ -46,7 +46,7 @@ app.add_typer(credentials.tsa, name="tsa")
 app.add_typer(policy.app, name="policy")
 app.add_typer(lab.models, name="models")
 app.add_typer(evaluate_likeness.app, name="evaluate")
-app.add_typer(bench_gate.bench, name="bench")
+app.add_typer(bench_consent.bench, name="bench")
 app.add_typer(lab.train, name="train")
 vetting.operators.command("invite")(staff.invite)
 app.command("render")(people.render)

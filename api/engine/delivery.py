@@ -124,4 +124,6 @@ class ConsentedVideo(Response):
             index = service.renders.note_stopped(render.render_id, error.code, num_sent)
             logger.info("delivery of %s stopped after %d bytes, log entry %d", render.render_id, num_sent, index)
             return None
-        return opened.read(min(CHUNK_BYTES, num_left))
+        chunk = opened.read(min(CHUNK_BYTES, num_left))
+        service.metrics.add("placet_delivered_bytes_total", len(chunk))
+        return chunk

@@ -122,7 +122,9 @@ class Consent(Base):
     """A consent that the subject signed, in the form in which it came."""
 
     __tablename__ = "consents"
-    __table_args__ = (Index("consents_by_grantee", "subject_id", "grantee_client", "expires_at"),)
+    __table_args__ = (
+        Index("consents_by_grantee", "subject_id", "grantee_client", "superseded_by", "revoked_at", "expires_at"),
+    )
     consent_id: Mapped[str] = mapped_column(String(64), primary_key=True)
     subject_id: Mapped[str] = mapped_column(ForeignKey("subjects.subject_id"), index=True)
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
