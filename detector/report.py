@@ -53,7 +53,7 @@ CAPTURE_SOURCE_TYPES = frozenset(
 
 
 NO_PICTURE = Reason("no_picture", "There is no picture in this file; the detector looks at faces.")
-UNREADABLE = Reason("unreadable", "The picture is damaged or cut short; the detector could not look at it.")
+UNREADABLE = "unreadable"
 
 _CONTENT_LIMITS = {
     "match": "The content agrees with the fingerprints that were signed with the mark. They are similarity, no proof.",
@@ -244,7 +244,7 @@ def _report(
 def _score(exhibit: Exhibit, detector: Detector) -> DetectorScore:
     if exhibit.shown is not None:
         return detector.score(exhibit.shown, bits_per_pixel=exhibit.bits_per_pixel)
-    reason = NO_PICTURE if exhibit.kind == "sound" else UNREADABLE
+    reason = NO_PICTURE if exhibit.kind == "sound" else Reason(UNREADABLE, exhibit.problem or "Nothing can be seen.")
     return DetectorScore(None, PRIOR, None, (), None, (), 0, 0, 0.0, (reason,))
 
 
@@ -271,7 +271,7 @@ def _c2pa_layer(reading: CredentialReading, problem: str) -> dict[str, Any]:
 
 
 def _detector_layer(score: DetectorScore, calibrated_on: str) -> dict[str, Any]:
-    unseen = {NO_PICTURE, UNREADABLE} & set(score.abstain)
+    unseen = {NO_PICTURE.code, UNREADABLE} & {reason.code for reason in score.abstain}
     return {
         "state": "not_examined" if unseen else "abstained" if score.abstain else "scored",
         "p": _rounded(score.p),

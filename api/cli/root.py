@@ -20,6 +20,7 @@ from api.cli import (
     lab,
     people,
     policy,
+    sound,
     staff,
     vetting,
     witness,
@@ -43,11 +44,14 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(witness.app, name="witness")
 app.add_typer(keys.app, name="keys")
 app.add_typer(credentials.tsa, name="tsa")
+app.add_typer(credentials.pki, name="pki")
 app.add_typer(policy.app, name="policy")
 app.add_typer(lab.models, name="models")
 app.add_typer(evaluate_likeness.app, name="evaluate")
 app.add_typer(bench_consent.bench, name="bench")
 app.add_typer(lab.train, name="train")
+evaluate_likeness.app.command("sound-mark")(sound.evaluate_sound_mark)
+bench_consent.bench.command("sound-mark")(sound.bench_sound_mark)
 vetting.operators.command("invite")(staff.invite)
 app.command("render")(people.render)
 
