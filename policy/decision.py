@@ -6,7 +6,10 @@ Anything undecided is a refusal: an evaluation error, a value outside the schema
 from __future__ import annotations
 
 import json
+import re
+import secrets
 from dataclasses import dataclass
+from json.encoder import encode_basestring  # type: ignore[attr-defined]
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,8 +75,12 @@ CORE_REASONS: Final[frozenset[str]] = frozenset(
 """Rules that an operator's own policy files must contain; the others (budget, duration, …) are theirs to drop."""
 
 
-_MAX_PARSED: Final = 4096
-"""Pairs of client and portrayal that are kept parsed."""
+_MAX_KNOWN: Final = 4096
+"""Combinations of client, subject, portrait, purpose and consent that are kept parsed."""
+_MAX_INTEGER: Final = 2**53 - 1
+_NUM_HOLES: Final = 7
+_HOLE: Final = secrets.token_hex(16)
+"""Marks where volatile values stand; not to be guessed, so no value of a request can look like it."""
 _TO_JSON: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -112,6 +119,15 @@ class Decision:
         return tuple(reason.code for reason in self.reasons)
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What stays the same over many requests: entities, and canonical JSON cut where the volatile values stand."""
+
+    entities: cedarpy.Entities
+    fragments: tuple[str, ...]
+    holes: tuple[int, ...]
+
+
 class PolicyEngine:
     """Cedar policies, parsed and validated once. Immutable; make a new engine to change policies."""
 
@@ -132,7 +148,7 @@ class PolicyEngine:
             first = validation.errors[0]
             name = validation.id_annotations_by_policy_id.get(first.policy_id, first.policy_id)
             raise PolicySetError(f"The policy {name or '(unnamed)'} does not fit the schema; correct it.")
-        self._parsed: dict[tuple[tuple[object, ...], tuple[type, ...]], cedarpy.Entities] = {}
+        self._memory: dict[tuple[tuple[object, ...], tuple[type, ...]], _Known] = {}
         self._permits: set[str] = set()
         self._reasons: dict[str, Reason] = {}
         policies = _keyed_by_own_ids(parsed)
@@ -179,18 +195,23 @@ class PolicyEngine:
 
     def decide(self, request: RenderRequest, facts: Facts) -> Decision:
         """Judge a request. Never raises for what a request or its facts hold: what cannot be judged is refused."""
+        known = self._known(request, facts)
         try:
-            facts_sha256 = sha256_hex(canonical_json({"request": request.to_json(), "facts": facts.to_json()}))
+            facts_sha256 = sha256_hex(_canonical(request, facts, known))
         except CanonicalError:  # what cannot be written down cannot be logged or repeated either
             return Decision(False, (UNDECIDED,), self.policy_sha256, "")
-        reasons = self.evaluate(request, facts)
+        reasons = self._evaluate(request, facts, known)
         return Decision(not reasons, reasons, self.policy_sha256, facts_sha256)
 
     def evaluate(self, request: RenderRequest, facts: Facts) -> tuple[Reason, ...]:
         """Why not: all reasons, or none where it is allowed. `decide` without the hash of what was decided on."""
+        return self._evaluate(request, facts, self._known(request, facts))
+
+    def _evaluate(self, request: RenderRequest, facts: Facts, known: _Known | None) -> tuple[Reason, ...]:
         # entities and request always against the schema: without it a missing attribute would skip a forbid
         try:
-            entities = self._entities(_stable_values(request, facts))
+            if known is None:
+                raise ValueError("not entities of the schema")
             cedar_request = {
                 "principal": _uid("Client", request.client_id),
                 "action": _uid("Action", request.action),
@@ -199,12 +220,12 @@ class PolicyEngine:
             }
             # (1) the screen: only a yes without errors is taken from it, see `policy.screen`
             if (quick := self._screens.get(request.action)) is not None:
-                result = cedarpy.is_authorized(cedar_request, quick, entities, self._schema)
+                result = cedarpy.is_authorized(cedar_request, quick, known.entities, self._schema)
                 fired, errors = set(result.diagnostics.reasons), result.diagnostics.errors
                 if result.allowed and not errors and fired and fired <= self._permits:
                     return ()
             # (2) every rule for itself
-            result = cedarpy.is_authorized(cedar_request, self._policies, entities, self._schema)
+            result = cedarpy.is_authorized(cedar_request, self._policies, known.entities, self._schema)
             fired, errors, allowed = set(result.diagnostics.reasons), result.diagnostics.errors, result.allowed
         except (ValueError, TypeError, OverflowError):
             fired, errors, allowed = set(), ["not evaluated"], False
@@ -217,20 +238,25 @@ class PolicyEngine:
             reasons.append(NOT_PERMITTED)
         return tuple(reasons)
 
-    def _entities(self, values: tuple[object, ...]) -> cedarpy.Entities:
-        """Client and portrayal, parsed against the schema once for as long as nothing about them changes.
+    def _known(self, request: RenderRequest, facts: Facts) -> _Known | None:
+        """What stays the same over many requests, parsed and written once; None if it does not fit the schema.
 
-        A pure memory: the key is everything that they are made of, with its types, since 1 == True == 1.0 in Python and
-        nowhere else.
+        A pure memory: the key is everything that it is made of, with its types, since 1 == True == 1.0 in Python and
+        nowhere else. Inside tuples only text fits the schema, so there types need no second look.
         """
-        key = (values, tuple(map(type, values)))
-        entities = self._parsed.get(key)
-        if entities is None:
-            entities = cedarpy.Entities.from_json_str(json.dumps(_cedar_entities(values)), self._schema)
-            if len(self._parsed) >= _MAX_PARSED:
-                self._parsed.clear()
-            self._parsed[key] = entities
-        return entities
+        try:
+            values = _stable_values(request, facts)
+            key = (values, tuple(map(type, values)))
+            known = self._memory.get(key)
+            if known is None:
+                entities = cedarpy.Entities.from_json_str(json.dumps(_cedar_entities(request, facts)), self._schema)
+                known = _Known(entities, *_with_holes(request, facts))
+                if len(self._memory) >= _MAX_KNOWN:
+                    self._memory.clear()
+                self._memory[key] = known
+        except (ValueError, TypeError, OverflowError, CanonicalError):
+            return None
+        return known
 
 
 def replay(entry: dict[str, Any], engine: PolicyEngine) -> Decision:
@@ -291,89 +317,121 @@ def _cedar_context(request: RenderRequest, facts: Facts) -> str:
             "clockBackS": facts.clock_back_s,
             "durationMs": request.duration_ms,
             "budgetUsedMs": facts.budget_used_ms,
-            "streams": facts.streams,
             "uses": 0 if facts.consent is None else facts.consent.uses,
         }
     )
 
 
 def _stable_values(request: RenderRequest, facts: Facts) -> tuple[object, ...]:
-    """Everything that `_cedar_entities` reads, in one tuple."""
+    """Every value of a request and its facts but `_volatile_values`."""
     consent = facts.consent
+    values = (
+        request.action, request.client_id, request.org, request.scopes, request.subject_id, request.portrait_sha256,
+        request.controls, request.purpose,
+        facts.subject_class, facts.subject_erased, facts.subject_epoch, facts.face_match, facts.matches_other_subject,
+        facts.vetting, facts.vetting_expires_at, facts.budget_ms, facts.streams, facts.max_streams,
+        facts.max_duration_ms, facts.attested_class,
+    )  # fmt: skip
+    if consent is None:
+        return values
     return (
-        request.client_id,
-        request.org,
-        request.scopes,
-        facts.vetting,
-        facts.vetting_expires_at,
-        facts.budget_ms,
-        facts.max_streams,
-        facts.max_duration_ms,
-        facts.subject_class,
-        facts.subject_erased,
-        facts.subject_epoch,
-        facts.face_match,
-        facts.matches_other_subject,
-        facts.attested_class,
-        request.portrait_sha256,
-        request.purpose,
-        request.controls,
-        *(
-            ()
-            if consent is None
-            else (
-                consent.grantee_org,
-                consent.grantee_client,
-                consent.purposes,
-                consent.portraits,
-                consent.controls,
-                consent.not_before,
-                consent.expires_at,
-                consent.max_uses,
-                consent.epoch,
-                consent.revoked,
-            )
-        ),
-    )
+        *values,
+        consent.sha256, consent.grantee_org, consent.grantee_client, consent.purposes, consent.portraits,
+        consent.controls, consent.not_before, consent.expires_at, consent.max_uses, consent.epoch, consent.revoked,
+    )  # fmt: skip
 
 
-def _cedar_entities(values: tuple[Any, ...]) -> list[dict[str, Any]]:
-    """The client and the portrayal, from `_stable_values` and from nothing else."""
-    (
-        client_id, org, scopes, vetting, vetting_expires_at, budget_ms, max_streams, max_duration_ms,
-        subject_class, erased, epoch, face_match, matches_other, attested_class, portrait, purpose, controls,
-        *consent,
-    ) = values  # fmt: skip
+def _cedar_entities(request: RenderRequest, facts: Facts) -> list[dict[str, Any]]:
+    """The client and the portrayal. Reads `_stable_values` and nothing else."""
     client = {
-        "org": org,
-        "scopes": scopes,
-        "vetting": vetting,
-        "vettingExpiresAt": vetting_expires_at,
-        "budgetMs": budget_ms,
-        "maxStreams": max_streams,
-        "maxDurationMs": max_duration_ms,
+        "org": request.org,
+        "scopes": request.scopes,
+        "vetting": facts.vetting,
+        "vettingExpiresAt": facts.vetting_expires_at,
+        "budgetMs": facts.budget_ms,
+        "streams": facts.streams,
+        "maxStreams": facts.max_streams,
+        "maxDurationMs": facts.max_duration_ms,
     }
-    portrayal = {
-        "class": subject_class,
-        "erased": erased,
-        "epoch": epoch,
-        "portrait": portrait,
-        "faceMatch": face_match,
-        "matchesOther": matches_other,
-        "purpose": purpose,
-        "controls": controls,
-        "attestedClass": attested_class,
+    portrayal: dict[str, Any] = {
+        "class": facts.subject_class,
+        "erased": facts.subject_erased,
+        "epoch": facts.subject_epoch,
+        "portrait": request.portrait_sha256,
+        "faceMatch": facts.face_match,
+        "matchesOther": facts.matches_other_subject,
+        "purpose": request.purpose,
+        "controls": request.controls,
+        "attestedClass": facts.attested_class,
     }
-    if consent:
-        names = (
-            "granteeOrg", "granteeClient", "purposes", "portraits", "controls",
-            "notBefore", "expiresAt", "maxUses", "epoch", "revoked",
-        )  # fmt: skip
-        portrayal["consent"] = dict(zip(names, consent, strict=True)) | {"granteeClient": _uid("Client", consent[1])}
+    if (consent := facts.consent) is not None:
+        portrayal["consent"] = {
+            "granteeOrg": consent.grantee_org,
+            "granteeClient": _uid("Client", consent.grantee_client),
+            "purposes": consent.purposes,
+            "portraits": consent.portraits,
+            "controls": consent.controls,
+            "notBefore": consent.not_before,
+            "expiresAt": consent.expires_at,
+            "maxUses": consent.max_uses,
+            "epoch": consent.epoch,
+            "revoked": consent.revoked,
+        }
     return [
-        {"uid": _uid("Client", client_id), "attrs": client, "parents": []},
+        {"uid": _uid("Client", request.client_id), "attrs": client, "parents": []},
         {"uid": _PORTRAYAL, "attrs": portrayal, "parents": []},
     ]
 
 
 _PORTRAYAL: Final = _uid("Portrayal", "")
+
+
+# ---- canonical JSON of request and facts ----------------------------------------------------------------------------
+
+
+def _volatile_values(request: RenderRequest, facts: Facts) -> tuple[object, ...]:
+    """The values that are new with every request, in the order of the holes."""
+    uses = 0 if facts.consent is None else facts.consent.uses
+    return (
+        facts.now,
+        facts.clock_back_s,
+        facts.budget_used_ms,
+        uses,
+        request.duration_ms,
+        request.speech_sha256,
+        request.controls_sha256,
+    )
+
+
+def _with_holes(request: RenderRequest, facts: Facts) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Canonical JSON of request and facts, cut where the volatile values stand, and which of them stands where."""
+    marks = [f"hole {nth} {_HOLE}" for nth in range(_NUM_HOLES)]
+    unfilled: dict[str, Any] = {
+        "request": request.to_json()
+        | {"duration_ms": marks[4], "speech_sha256": marks[5], "controls_sha256": marks[6]},
+        "facts": facts.to_json() | {"now": marks[0], "clock_back_s": marks[1], "budget_used_ms": marks[2]},
+    }
+    if facts.consent is not None:
+        unfilled["facts"]["consent"] = unfilled["facts"]["consent"] | {"uses": marks[3]}
+    pieces = re.split(rf'"hole (\d) {_HOLE}"', canonical_json(unfilled).decode())
+    return tuple(pieces[::2]), tuple(int(nth) for nth in pieces[1::2])
+
+
+def _canonical(request: RenderRequest, facts: Facts, known: _Known | None) -> bytes:
+    """Canonical JSON of request and facts, from what is known where that is possible. Raises: CanonicalError."""
+    if known is not None:
+        texts: list[str] = []
+        for value in _volatile_values(request, facts):
+            if type(value) is int and -_MAX_INTEGER <= value <= _MAX_INTEGER:
+                texts.append(str(value))
+            elif type(value) is str:
+                texts.append(encode_basestring(value))
+        if len(texts) == _NUM_HOLES:
+            parts = [known.fragments[0]]
+            for nth, fragment in zip(known.holes, known.fragments[1:], strict=True):
+                parts += (texts[nth], fragment)
+            try:
+                return "".join(parts).encode()
+            except UnicodeEncodeError as exc:
+                raise CanonicalError("A lone surrogate has no canonical form.") from exc
+    return canonical_json({"request": request.to_json(), "facts": facts.to_json()})

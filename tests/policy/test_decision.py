@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policy.canonical import canonical_json, sha256_hex
 from policy.consent import PURPOSE_EDUCATION, PURPOSE_EVALUATION, PURPOSE_RESEARCH, PURPOSE_TRAINING
 from policy.decision import (
     ACTION_EVALUATE,
@@ -23,7 +24,7 @@ from policy.decision import (
     choose_consent,
     replay,
 )
-from policy.errors import PolicySetError, ReplayError
+from policy.errors import CanonicalError, PolicySetError, ReplayError
 from policy.gate import Gate
 from policy.identity import SCOPE_DETECT_CREATE, SCOPE_OPERATOR_ADMIN, SCOPE_RENDER_CREATE
 
@@ -243,6 +244,20 @@ def test_equal_in_python_is_not_equal_in_cedar(engine: PolicyEngine, request_: R
         assert not engine.decide(request_, changed).allowed, changed
 
 
+@pytest.mark.parametrize("value", ["é\U0001f600", 'a"\\\n\0', "\x7f", "\u2028", "\ud800", "hole 0 x", ""])
+def test_the_hash_is_that_of_canonical_json(
+    engine: PolicyEngine, request_: RenderRequest, facts: Facts, value: str
+) -> None:
+    for _ in range(2):  # read, and from memory
+        for changed in (replace(request_, speech_sha256=value), replace(request_, client_id=value)):
+            decision = engine.decide(changed, facts)
+            try:
+                written = canonical_json({"request": changed.to_json(), "facts": facts.to_json()})
+                assert decision.facts_sha256 == sha256_hex(written)
+            except CanonicalError:
+                assert decision.facts_sha256 == "" and not decision.allowed
+
+
 def test_names_are_data_and_not_code(engine: PolicyEngine, request_: RenderRequest, facts: Facts) -> None:
     odd = 'x" || true //\n\0'
     decision = engine.decide(replace(request_, client_id=odd, subject_id=odd), facts)
@@ -444,6 +459,7 @@ cases = nearly_agreeable() | st.tuples(requests, all_facts)
 def agrees_with_the_twin(request: RenderRequest, facts: Facts) -> None:
     decision = ENGINE.decide(request, facts)
     expected = oracle(request, facts)
+    assert decision.facts_sha256 == sha256_hex(canonical_json({"request": request.to_json(), "facts": facts.to_json()}))
     assert set(decision.codes) == expected
     assert decision.allowed == (not expected)
 
@@ -491,6 +507,16 @@ def test_one_odd_value_never_opens_the_gate(data: st.DataObject) -> None:
         decision = ENGINE.decide(request, changed)  # type: ignore[arg-type]
     else:
         decision = ENGINE.decide(request, replace(facts, consent=changed))  # type: ignore[arg-type]
+    if part == "request":
+        written = {"request": changed.to_json(), "facts": facts.to_json()}  # type: ignore[union-attr]
+    elif part == "facts":
+        written = {"request": request.to_json(), "facts": changed.to_json()}  # type: ignore[union-attr]
+    else:
+        written = {"request": request.to_json(), "facts": replace(facts, consent=changed).to_json()}  # type: ignore[arg-type]
+    try:
+        assert decision.facts_sha256 == sha256_hex(canonical_json(written))
+    except CanonicalError:
+        assert decision.facts_sha256 == "" and decision.codes == ("decision.undecided",)
     unseen = {"subject_id", "speech_sha256", "controls_sha256", "sha256"}  # no rule reads them
     if decision.allowed and name not in unseen:
         assert type(value) is type(was) or (isinstance(value, list) and isinstance(was, tuple))
