@@ -328,6 +328,7 @@ _FIRM: dict[str, Attack] = ISSUED | {
     "blur 9": kernel_blur(9),
     "median 9": median(9),
     "noise σ 10": noise(10),
+    "JPEG 75": jpeg(75),
     "JPEG 40": jpeg(40),
     "JPEG 30": jpeg(30),
     "15 Hz": rate(15),
@@ -361,5 +362,5 @@ PROMISED: dict[str, float] = (
 """Of which share of clips the whole id must come back within 3 s."""
 SUITE: dict[str, Attack] = _FIRM | _LIKELY | _HARD | _BEYOND
 """The whole suite."""
-QUICK = (*ISSUED, "H.264 CRF 36", "crop 50 %", "HEVC CRF 36", "grey", "H.264 CRF 42", "grey + CRF 30")
+QUICK = (*ISSUED, "JPEG 75", "H.264 CRF 36", "crop 50 %", "HEVC CRF 36", "grey", "H.264 CRF 42", "grey + CRF 30")
 """Names of a small part of the suite, in which every promise occurs."""

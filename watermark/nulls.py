@@ -144,7 +144,7 @@ def _material(path: Path) -> NDArray[np.uint8]:
 def _cut_out(material_THWC: NDArray[np.uint8], rng: np.random.Generator, moving: bool) -> NDArray[np.uint8]:
     """A random part, sometimes mirrored, lighter or darker."""
     num_frames, height, width = material_THWC.shape[:3]
-    side = int(rng.integers(128, min(height, width, 240)))
+    side = int(rng.integers(112, min(height, width, 176)))
     top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
     first = int(rng.integers(num_frames))
     count = _NUM_MOVING_FRAMES if moving else 1
@@ -158,7 +158,7 @@ def _cut_out(material_THWC: NDArray[np.uint8], rng: np.random.Generator, moving:
 
 def _made_up(rng: np.random.Generator, moving: bool) -> NDArray[np.uint8]:
     """Noise of any coarseness, colour bars or a gradient; moving ones drift."""
-    side = int(rng.integers(128, 240))
+    side = int(rng.integers(112, 176))
     what = rng.random()
     if what < 0.6:
         cells = int(rng.integers(4, side))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -135,28 +136,58 @@ def decode_list(soft: NDArray[np.floating], count: int) -> list[Decoded]:
     if soft.shape != (NUM_SYMBOLS,):
         raise ValueError(f"a code word has {NUM_SYMBOLS} symbols, not {soft.shape}")
     trellis = _trellis()
-    metric_SL = np.full((_NUM_STATES, count), -np.inf)
-    metric_SL[0, 0] = 0.0
-    choices = []  # of each step: which branch and which rank each survivor came from, as branch · count + rank
-    for received_3 in soft.reshape(_NUM_STEPS, -1).astype(np.float64):
-        arriving_S2L = metric_SL[trellis.previous_S2] + (trellis.into_S23 @ received_3)[..., None]
-        arriving = arriving_S2L.reshape(_NUM_STATES, -1)
-        choice_SL = np.argpartition(-arriving, count - 1, axis=1)[:, :count]
-        metric_SL = np.take_along_axis(arriving, choice_SL, axis=1)
-        choices.append(choice_SL)
+    metrics_L, values_L, disagreeing_L = _list_viterbi(
+        np.ascontiguousarray(soft, np.float64).reshape(_NUM_STEPS, -1),
+        count,
+        trellis.previous_S2,
+        trellis.input_S2,
+        trellis.into_S23,
+    )
     norm = float(np.linalg.norm(soft)) * float(np.sqrt(NUM_SYMBOLS))
-    found = []
-    for last in np.argsort(-metric_SL[0]):
-        if metric_SL[0, last] == -np.inf:
-            break
-        state, rank, value = 0, int(last), 0
-        for step in range(_NUM_STEPS - 1, -1, -1):
-            branch, rank = divmod(int(choices[step][state, rank]), count)
-            if step < NUM_ID_BITS:
-                value |= int(trellis.input_S2[state, branch]) << (NUM_ID_BITS - 1 - step)
-            state = int(trellis.previous_S2[state, branch])
-        mark_id = MarkId(value)
-        word = encode(mark_id)
-        correlation = float(soft @ word) / norm if norm > 0 else 0.0
-        found.append(Decoded(mark_id, correlation, int((soft * word < 0).sum())))
-    return found
+    return [
+        Decoded(MarkId(int(value)), float(metric) / norm if norm > 0 else 0.0, int(disagreeing))
+        for metric, value, disagreeing in zip(metrics_L, values_L, disagreeing_L, strict=True)
+    ]
+
+
+@numba.njit(cache=True, nogil=True)
+def _list_viterbi(soft, count, previous, inputs, into):  # type: ignore[no-untyped-def]
+    """The best `count` paths that end in state 0, best first: their correlation, their bits as one number, and how many
+    of their symbols the received ones contradict."""
+    num_steps, num_states = soft.shape[0], previous.shape[0]
+    metrics = np.full((num_states, count), -np.inf)
+    metrics[0, 0] = 0.0
+    following = np.empty_like(metrics)
+    branches = np.zeros((num_steps, num_states, count), np.uint8)
+    ranks = np.zeros((num_steps, num_states, count), np.int32)
+    for step in range(num_steps):
+        for state in range(num_states):
+            first, second = previous[state, 0], previous[state, 1]
+            gain_first = (soft[step] * into[state, 0]).sum()
+            gain_second = (soft[step] * into[state, 1]).sum()
+            rank_first = rank_second = 0  # both lists are sorted: merge them
+            for rank in range(count):
+                by_first = metrics[first, rank_first] + gain_first
+                by_second = metrics[second, rank_second] + gain_second
+                if by_first >= by_second:
+                    following[state, rank], ranks[step, state, rank] = by_first, rank_first
+                    rank_first += 1
+                else:
+                    following[state, rank], ranks[step, state, rank] = by_second, rank_second
+                    branches[step, state, rank] = 1
+                    rank_second += 1
+        metrics, following = following, metrics
+    num_found = 0
+    while num_found < count and metrics[0, num_found] > -np.inf:
+        num_found += 1
+    values, disagreeing = np.zeros(num_found, np.uint64), np.zeros(num_found, np.int64)
+    for found in range(num_found):
+        state, rank = 0, found
+        for step in range(num_steps - 1, -1, -1):
+            branch = branches[step, state, rank]
+            if step < NUM_ID_BITS and inputs[state, branch]:
+                values[found] |= np.uint64(1) << np.uint64(NUM_ID_BITS - 1 - step)
+            disagreeing[found] += (soft[step] * into[state, branch] < 0).sum()
+            rank = ranks[step, state, rank]
+            state = previous[state, branch]
+    return metrics[0, :num_found].copy(), values, disagreeing

@@ -27,7 +27,7 @@ DETAIL_SIDE = 256
 _TILE_SAMPLES = 64
 _SHARES = 1.0 / np.array([4.0, 3.0, 2.0, 1.0])
 """Tile sides of whole frames, in units of their shorter side: tried first."""
-_SIZES = np.exp(np.arange(np.log(44.0), np.log(200.0), 0.005))
+_SIZES = np.exp(np.arange(np.log(44.0), np.log(200.0), 0.006))
 _RINGS = 8
 
 
@@ -126,7 +126,7 @@ class TileReader:
 
         start = np.vstack([np.zeros(6), np.eye(6)])
         found = minimize(
-            loss, np.zeros(6), method="Nelder-Mead", options={"initial_simplex": start, "maxfev": 90, "xatol": 0.02}
+            loss, np.zeros(6), method="Nelder-Mead", options={"initial_simplex": start, "maxfev": 60, "xatol": 0.02}
         )
         return TileFit(moved(found.x), fit.strength)
 
