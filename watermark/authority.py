@@ -10,6 +10,8 @@ On disk, below one directory (0700, files 0600)::
     leaf.pem                             the claim signer in force: replacing this one file is the rotation
     leaf-<kid>.key                    its private key; absent where a key service holds it
     tsa.pem tsa.key                      the embedded time-stamp authority
+    ocsp.pem ocsp.key                    says whether a leaf is revoked; see `watermark.ocsp`
+    issued.pem                           every leaf that was ever issued, appended to
 """
 
 from __future__ import annotations
@@ -36,9 +38,10 @@ from policy.kms import LocalSigningKey, SigningKey, as_signing_key, public_kid
 from watermark.errors import AuthorityError, SigningError
 
 C2PA_CLAIM_SIGNING = ObjectIdentifier("1.3.6.1.4.1.62558.2.1")
-_LEAF_DAYS, _INTERMEDIATE_DAYS, _ROOT_DAYS, _TSA_DAYS = 365, 1825, 3650, 3650
+_LEAF_DAYS, _INTERMEDIATE_DAYS, _ROOT_DAYS, _TSA_DAYS, _OCSP_DAYS = 365, 1825, 3650, 3650, 1825
 _BACKDATE = dt.timedelta(hours=1)  # for readers whose clock is behind
-_FILES = ("root.pem", "root.key", "intermediate.pem", "intermediate.key", "leaf.pem", "tsa.pem", "tsa.key")
+_FILES = ("root.pem", "root.key", "intermediate.pem", "intermediate.key", "leaf.pem", "tsa.pem", "tsa.key", "ocsp.pem")
+ISSUED = "issued.pem"
 
 Clock = Callable[[], dt.datetime]
 
@@ -110,6 +113,9 @@ def _certify(
         # A time stamper's purpose is critical and alone, RFC 3161 §2.3.
         is_critical = profile.purpose == ExtendedKeyUsageOID.TIME_STAMPING
         builder = builder.add_extension(x509.ExtendedKeyUsage([profile.purpose]), critical=is_critical)
+    if profile.purpose == ExtendedKeyUsageOID.OCSP_SIGNING:
+        # Nobody need ask whether the one who answers is revoked, RFC 6960 §4.2.2.2.1.
+        builder = builder.add_extension(x509.OCSPNoCheck(), critical=False)
     if profile.ocsp_url:
         responder = x509.UniformResourceIdentifier(profile.ocsp_url)
         access = x509.AccessDescription(AuthorityInformationAccessOID.OCSP, responder)
@@ -244,7 +250,10 @@ class SigningAuthority:
         intermediate = _issue(f"{common_name} intermediate", intermediate_profile, now(), root)
         stamping = _Profile(_TSA_DAYS, purpose=ExtendedKeyUsageOID.TIME_STAMPING)
         stamper = _issue(f"{common_name} time stamps", stamping, now(), root)
-        for name, made in (("root", root), ("intermediate", intermediate), ("tsa", stamper)):
+        answering = _Profile(_OCSP_DAYS, purpose=ExtendedKeyUsageOID.OCSP_SIGNING)
+        responder = _issue(f"{common_name} revocations", answering, now(), intermediate)
+        made_now = (("root", root), ("intermediate", intermediate), ("tsa", stamper), ("ocsp", responder))
+        for name, made in made_now:
             write_private(directory / f"{name}.key", _key_pem(made.key))
             write_private(directory / f"{name}.pem", made.certificate.public_bytes(Encoding.PEM))
         _put_leaf(directory, common_name, intermediate, now(), ocsp_url, key)
@@ -407,6 +416,8 @@ def _put_leaf(
         issuer=intermediate.certificate.subject,
         signing_key=intermediate.key,
     )
+    before = (directory / ISSUED).read_bytes() if (directory / ISSUED).exists() else b""
+    write_private(directory / ISSUED, before + leaf.public_bytes(Encoding.PEM))
     write_private(directory / "leaf.pem", leaf.public_bytes(Encoding.PEM))
     for path in directory.glob("leaf-*.key"):
         if path.name != kept:

@@ -24,6 +24,7 @@ from api.cli.places import Home, settings_for
 if TYPE_CHECKING:
     from watermark.media import Sound
 
+pki = typer.Typer(help="Certificates of the claim signer: list, revoke.", no_args_is_help=True)
 tsa = typer.Typer(help="The instance's own time-stamp authority (RFC 3161).", no_args_is_help=True)
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".mp4"})
@@ -168,3 +169,59 @@ def serve_time_stamps(
             emit(as_json, {"url": server.url, "root": str(pki / "root.pem")}, f"time stamps at {server.url}")
             with suppress(KeyboardInterrupt):
                 server.wait()
+
+
+@pki.command("list")
+def list_certificates(home: Home = None, as_json: Json = False) -> None:
+    """Every leaf that was ever issued: serial number, key, term, and whether it is in force or revoked."""
+    from policy.instance import Instance
+    from policy.kms import public_kid
+    from watermark.authority import load_certificate
+    from watermark.ocsp import issued, revocations
+
+    with reporting(as_json):
+        settings = settings_for(home)
+        directory = Instance.open(settings.home, access=settings.key_access).pki
+        in_force, revoked = load_certificate(directory / "leaf.pem"), revocations(directory)
+        found = [
+            {
+                "serial": f"{leaf.serial_number:x}",
+                "kid": public_kid(leaf.public_key()),  # type: ignore[arg-type]
+                "not_before": leaf.not_valid_before_utc.isoformat(),
+                "not_after": leaf.not_valid_after_utc.isoformat(),
+                "in_force": leaf == in_force,
+                "revoked": revoked[leaf.serial_number].reason if leaf.serial_number in revoked else None,
+            }
+            for leaf in issued(directory)
+        ]
+        lines = [
+            f"{each['serial']}  until {each['not_after']}  {'in force' if each['in_force'] else 'replaced'}"
+            + (f", revoked ({each['revoked']})" if each["revoked"] else "")
+            for each in found
+        ]
+        emit(as_json, {"certificates": found}, "\n".join(lines))
+
+
+@pki.command("revoke")
+def revoke_certificate(
+    serial: Annotated[str, typer.Argument(help="Serial number as `placet pki list` shows it.")],
+    reason: Annotated[str, typer.Option(help="Of RFC 5280: keyCompromise, superseded, cessationOfOperation …")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Declare a leaf bad, in the log and to whoever asks /pki/ocsp. Rotate first: placet keys rotate c2pa."""
+    from api.errors import InvalidFieldError
+    from policy.instance import Instance
+    from watermark.ocsp import revoke
+
+    with reporting(as_json):
+        settings = settings_for(home)
+        instance = Instance.open(settings.home, access=settings.key_access)
+        try:
+            number = int(serial, 16)
+        except ValueError as exc:
+            raise InvalidFieldError("A serial number is hexadecimal: see placet pki list.") from exc
+        revocation = revoke(instance.pki, number, reason)
+        body = {"serial": f"{number:x}", "reason": revocation.reason, "at": int(revocation.at.timestamp())}
+        index = instance.log.append("certificate.revoked", body).index
+        emit(as_json, body | {"log_index": index}, f"{number:x}: revoked ({revocation.reason}), log entry {index}")

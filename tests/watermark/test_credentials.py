@@ -191,7 +191,7 @@ def test_files_are_for_the_owner_alone(tmp_path: Path) -> None:
     SigningAuthority.create(tmp_path / "pki", "Placet")
     assert stat.S_IMODE((tmp_path / "pki").stat().st_mode) == 0o700
     files = list((tmp_path / "pki").iterdir())
-    assert len(files) == 8
+    assert len(files) == 11
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 
 
