@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import software_version
 from api.console.routes import ROUTERS
 from api.metrics import Metrics
+from api.openapi import install_document
 from api.problems import install_error_handlers
 from api.routes import (
     applications,
@@ -94,6 +95,7 @@ def create_app(settings: Settings, now: Callable[[], float] = time.time) -> Fast
         app.include_router(module.router)
     for router in ROUTERS:
         app.include_router(router)
+    install_document(app)
     app.add_middleware(BodyGuard, max_json_bytes=settings.max_json_bytes)
     app.add_middleware(RequestObserver)
     return app

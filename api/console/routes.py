@@ -6,7 +6,7 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from api.console import audit, authorize, invitations, me, me_consents, me_enrol, site
+from api.console import audit, authorize, invitations, me, me_consents, me_enrol, operate, site
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     site.router,
@@ -14,6 +14,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     me_consents.router,
     me_enrol.router,
     audit.router,
+    operate.router,
     authorize.router,
     invitations.router,
     invitations.api_router,

@@ -113,6 +113,7 @@ def read(render_id: str, service: ServiceDep, actor: RenderReader) -> RenderOut:
 @router.get(
     "/{render_id}/video",
     summary="The video; 403 once the consent is revoked, and the connection ends if that happens on the way",
+    status_code=200,
     response_class=ConsentedVideo,
 )
 def video(render_id: str, request: Request, service: ServiceDep, actor: RenderReader) -> ConsentedVideo:
