@@ -213,16 +213,17 @@ class PolicyEngine:
             if known is None:
                 raise ValueError("not entities of the schema")
             cedar_request = {
-                "principal": _uid("Client", request.client_id),
-                "action": _uid("Action", request.action),
+                "principal": {"type": "Placet::Client", "id": request.client_id},
+                "action": {"type": "Placet::Action", "id": request.action},
                 "resource": _PORTRAYAL,
                 "context": _cedar_context(request, facts),
             }
             # (1) the screen: only a yes without errors is taken from it, see `policy.screen`
             if (quick := self._screens.get(request.action)) is not None:
                 result = cedarpy.is_authorized(cedar_request, quick, known.entities, self._schema)
-                fired, errors = set(result.diagnostics.reasons), result.diagnostics.errors
-                if result.allowed and not errors and fired and fired <= self._permits:
+                diagnostics = result.diagnostics
+                by = diagnostics.reasons
+                if result.allowed and by and self._permits.issuperset(by) and not diagnostics.errors:
                     return ()
             # (2) every rule for itself
             result = cedarpy.is_authorized(cedar_request, self._policies, known.entities, self._schema)
