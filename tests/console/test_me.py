@@ -138,6 +138,14 @@ def test_from_enrolment_to_erasure(
     expect(page.get_by_text("1 of 3 used")).to_be_visible()
     look("me", visitor)
 
+    # an auditor who looks behind the pseudonym is seen doing it
+    service = visitor.site.service
+    pseudonym = service.gate.pseudonym("subject", subject_id)
+    service.audit.reveal(pseudonym, "The person asked what is known here.", by="aud_1", by_org="supervision")
+    page = visitor.open("/me")
+    expect(page.get_by_text("Stated reason: The person asked what is known here.")).to_be_visible()
+    expect(page.locator(".proof:not(.good)")).to_have_count(0)
+
     # narrowed: the old one ends with the new
     page.get_by_role("link", name="Narrow").click()
     page.get_by_label("How many videos").fill("1")
