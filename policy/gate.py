@@ -229,6 +229,8 @@ def latest_time_s(log: Log) -> float:
         if entry["kind"] == CLOCK_ACCEPTED_KIND:
             return max(latest_s, entry_time_s(entry))
         latest_s = max(latest_s, entry_time_s(entry))
+        if entry["kind"] == DECISION_KIND:  # what was known then is not forgotten behind many refusals
+            latest_s = max(latest_s, entry_time_s(entry) + entry["body"]["facts"]["clock_back_s"])
     return latest_s
 
 

@@ -245,3 +245,14 @@ def test_a_clock_behind_the_log(
     clock.now = START
     decision = Gate(gate.engine, log, keys, clock).rule(request_, facts).decision
     assert decision.codes == ("clock.regressed",)
+
+
+def test_many_refusals_do_not_bury_what_was_known(
+    log: Log, keys: KeyRing, gate: Gate, clock: Clock, request_: RenderRequest, facts: Facts
+) -> None:
+    gate.rule(request_, facts)
+    clock.now = START - 60
+    for _ in range(260):
+        gate.rule(request_, facts)
+    decision = Gate(gate.engine, log, keys, clock).rule(request_, facts).decision
+    assert decision.codes == ("clock.regressed",)
