@@ -18,9 +18,9 @@ from watermark.media import LIMITED_COLOUR_SCALE, LIMITED_LUMA_SCALE, EncoderPla
 from watermark.payload import MarkId
 from watermark.tile import TILE_GAIN, TileWriter, add_luma, still_dither
 
-AMPLITUDE = 1.4
+AMPLITUDE = 1.25
 """Root mean square of the mark over both colour-difference channels, in 8-bit full-range steps."""
-LUMA_AMPLITUDE = 1.1
+LUMA_AMPLITUDE = 0.9
 """Root mean square of what sways in luma, in the same steps."""
 MIN_SIDE_PX = 96
 _TORUS_SAMPLES = 128
