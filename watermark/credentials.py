@@ -44,7 +44,8 @@ def _settings(trust_roots_pem: str, **builder: Any) -> dict[str, Any]:
         "version": 1,
         "trust": {"trust_config": _ACCEPTED_EKUS},
         "verify": {"verify_after_sign": True, "remote_manifest_fetch": False, "ocsp_fetch": False},
-        "builder": {"thumbnail": {"enabled": False}} | builder,
+        # Without the second one c2pa-rs leaves `free` and `skip` boxes out of the hash, and anybody may add some.
+        "builder": {"thumbnail": {"enabled": False}, "bmff_hash_exclude_free_and_skip_boxes": False} | builder,
     }
     if trust_roots_pem.strip():
         settings["trust"]["user_anchors"] = trust_roots_pem

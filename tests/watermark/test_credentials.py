@@ -149,6 +149,11 @@ def test_a_flipped_media_byte_is_named(place: float, signed: bytes, authority: S
     assert "assertion.bmffHash.mismatch" in {problem.code for problem in reading.problems}
 
 
+def test_nothing_can_be_added(signed: bytes, authority: SigningAuthority) -> None:
+    for box in (b"\0\0\0\x10free12345678", b"\0\0\0\x10skip12345678", b"\0\0\0\x10udta12345678"):
+        assert read_credentials(signed + box, "video/mp4", authority.root_pem).state == "invalid"
+
+
 def test_no_byte_of_the_file_can_be_flipped_unseen(signed: bytes, authority: SigningAuthority) -> None:
     rng = np.random.default_rng(5)
     start = signed.index(b"c2pa")
