@@ -14,6 +14,7 @@ from api import software_version
 from api.cli import (
     audit,
     bench_consent,
+    bench_tokens,
     credentials,
     evaluate_likeness,
     keys,
@@ -52,6 +53,7 @@ app.add_typer(bench_consent.bench, name="bench")
 app.add_typer(lab.train, name="train")
 evaluate_likeness.app.command("sound-mark")(sound.evaluate_sound_mark)
 bench_consent.bench.command("sound-mark")(sound.bench_sound_mark)
+bench_consent.bench.command("tokens")(bench_tokens.bench_tokens)
 vetting.operators.command("invite")(staff.invite)
 app.command("render")(people.render)
 
