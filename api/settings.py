@@ -78,7 +78,7 @@ class Settings(BaseSettings):
         default=256 * 1024, description="Largest JSON or form body, and largest text field of a form."
     )
     send_buffer_bytes: Bytes = Field(
-        default=64 * 1024,
+        default=32 * 1024,
         description="Send buffer of a connection: what may still be on its way when a delivery is stopped. Larger is "
         "faster over long distances.",
     )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from api.service import Service
     from api.storage.models import Render
 
-CHUNK_BYTES = 64 * 1024
+CHUNK_BYTES = 32 * 1024
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 logger = logging.getLogger("placet.delivery")

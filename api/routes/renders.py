@@ -114,9 +114,13 @@ def read(render_id: str, service: ServiceDep, actor: RenderReader) -> RenderOut:
     "/{render_id}/video",
     summary="The video; 403 once the consent is revoked, and the connection ends if that happens on the way",
     status_code=200,
-    response_class=ConsentedVideo,
+    response_class=Response,
+    responses={
+        200: {"description": "The whole file", "content": {"video/mp4": {}}},
+        206: {"description": "The range that was asked for", "content": {"video/mp4": {}}},
+    },
 )
-def video(render_id: str, request: Request, service: ServiceDep, actor: RenderReader) -> ConsentedVideo:
+def video(render_id: str, request: Request, service: ServiceDep, actor: RenderReader) -> Response:
     render = service.renders.released(render_id, actor.client_id)
     assert render.video_sha256 is not None
     if_range = request.headers.get("if-range")
