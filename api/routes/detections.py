@@ -1,4 +1,4 @@
-"""/v1/detections: what can be said about an image or clip, in layers. Usable without any access to generation."""
+"""/v1/detections: what can be said about an image, clip or sound, in layers; usable without access to generation."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ MEDIA_TYPES = (
     "video/webm",
     "video/quicktime",
     "video/x-matroska",
+    "audio/wav",
+    "audio/mpeg",
+    "audio/mp4",
+    "audio/ogg",
+    "audio/flac",
 )
 
 UNKNOWN = "application/octet-stream"
@@ -36,7 +41,9 @@ _BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": ["media"],
-                    "properties": {"media": {"type": "string", "format": "binary", "description": "image or clip"}},
+                    "properties": {
+                        "media": {"type": "string", "format": "binary", "description": "image, clip or sound"}
+                    },
                 }
             },
         },
@@ -44,7 +51,7 @@ _BODY: dict[str, Any] = {
 }
 
 
-@router.post("", summary="Examine an image or clip; nothing of it is kept", openapi_extra=_BODY)
+@router.post("", summary="Examine an image, clip or sound; nothing of it is kept", openapi_extra=_BODY)
 async def detect(request: Request, service: ServiceDep, actor: DetectCreator) -> dict[str, Any]:
     limited(request, "detections", actor.client_id)
     limit = service.settings.max_detection_bytes
