@@ -6,7 +6,7 @@ signed manifest. Answers are coarse, three states each: a finer one would help w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -95,6 +95,32 @@ class Marks:
         features = self.content.features
         states = {name: features[name].state for name in _FEATURES if name in features}  # type: ignore[index]
         return {"state": self.content.state, "reason": self.content.reason, "features": states}
+
+
+def read_marks_under_any(
+    exhibit: Exhibit,
+    keys: Sequence[bytes],
+    is_registered: Callable[[MarkId], bool],
+    resolve: Resolve,
+    credentials: CredentialReading,
+    *,
+    num_registered: int,
+) -> Marks:
+    """Read both marks under the current key; where nothing is detected, under those before it.
+
+    Args:
+        keys: the current key of the instance, then the retired ones, newest first.
+        num_registered: how many ids were given out; every further key is a further look, and counts like so many more.
+    """
+    found: Marks | None = None
+    for key in keys:
+        marks = read_marks(exhibit, key, is_registered, resolve, credentials, num_registered=num_registered * len(keys))
+        if found is None or marks.state == "detected":
+            found = marks
+        if found.state == "detected":
+            break
+    assert found is not None, "an instance has a key"
+    return found
 
 
 def read_marks(

@@ -11,13 +11,13 @@ T frame  H,W pixel
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from detector.calibration import PRIOR
 from detector.exhibit import WINDOW_S, Exhibit, take_in
-from detector.marks import Marks, Resolve, read_marks
+from detector.marks import Marks, Resolve, read_marks_under_any
 from detector.score import Detector, DetectorScore, Reason
 from watermark.credentials import CredentialReading, read_credentials
 from watermark.errors import UnreadableMediaError, UnsupportedMediaError
@@ -145,6 +145,7 @@ def examine(
     *,
     trust_roots_pem: bytes | str,
     watermark_key: bytes,
+    retired_watermark_keys: Sequence[bytes] = (),
     is_registered: Callable[[MarkId], bool],
     resolve: Resolve,
     detector: Detector,
@@ -159,6 +160,7 @@ def examine(
         mime: its media type; "application/octet-stream" lets the first bytes decide.
         trust_roots_pem: root certificates whose signers count as trusted.
         watermark_key: the instance's 32 bytes.
+        retired_watermark_keys: those that it had before, newest first.
         is_registered: whether a mark id was ever given out.
         resolve: what the register knows of an id (manifest id, hashes, revocation), or None.
         detector: see `Detector.load`.
@@ -171,7 +173,8 @@ def examine(
     exhibit = take_in(data, mime, limits)
     # (1) manifest, (2) marks and content, (3) detector: in the order of what each is worth
     credentials, c2pa_problem = _credentials(data, exhibit.mime, trust_roots_pem)
-    marks = read_marks(exhibit, watermark_key, is_registered, resolve, credentials, num_registered=num_registered)
+    keys = (watermark_key, *retired_watermark_keys)
+    marks = read_marks_under_any(exhibit, keys, is_registered, resolve, credentials, num_registered=num_registered)
     digest = hashlib.sha256(data).hexdigest()
     return _report(exhibit, credentials, c2pa_problem, marks, detector, digest, report_id)
 

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from api.service import Service
 
 
+_WATERMARK_KEY = "watermark key "
+
+
 class Examiner:
     """Hands media to the detection process."""
 
@@ -38,7 +41,7 @@ class Examiner:
         self._settings = settings
         self._keys = keys
         self._trust_roots_pem = trust_roots_pem
-        self.process = EngineProcess("api.engine.examiner", self._hello)
+        self.process = EngineProcess("api.engine.examiner", self._hello, lambda: keys.kids("watermark"))
 
     def examine(self, data: bytes, mime: str) -> dict[str, Any]:
         """The layered report on one image, clip or sound. Raises RemoteError with the code of what is wrong with it.
@@ -66,7 +69,8 @@ class Examiner:
                 "max_duration_s": self._settings.max_detection_s,
                 "threads": self._settings.threads,
             },
-            {"watermark_key": self._keys.watermark_key, "trust_roots_pem": self._trust_roots_pem},
+            {"trust_roots_pem": self._trust_roots_pem}
+            | {f"{_WATERMARK_KEY}{nth:03d}": key for nth, key in enumerate(self._keys.watermark_keys)},
         )
 
 
@@ -140,6 +144,9 @@ def prepare_examiner(hello: Message) -> Handler:
     manifests = ManifestRepository(
         database, BlobStore(Path(hello.header["blobs"])), hello.attachments["trust_roots_pem"].decode()
     )
+    current_key, *retired_keys = (
+        hello.attachments[name] for name in sorted(hello.attachments) if name.startswith(_WATERMARK_KEY)
+    )
     detector = Detector.load()
     limits = replace(CLIP_LIMITS, max_duration_s=float(hello.header["max_duration_s"]))
 
@@ -152,7 +159,8 @@ def prepare_examiner(hello: Message) -> Handler:
             job.attachments["media"],
             job.header["mime"],
             trust_roots_pem=hello.attachments["trust_roots_pem"],
-            watermark_key=hello.attachments["watermark_key"],
+            watermark_key=current_key,
+            retired_watermark_keys=retired_keys,
             is_registered=registry.is_registered,
             resolve=lambda mark_id: manifests.recovered(mark_id.hex),
             detector=detector,
