@@ -79,6 +79,37 @@ def uses(key: KeyFile, home: Home = None, url: Url = "", as_json: Json = False) 
         emit(as_json, {"uses": found}, "\n".join(lines) or "No use so far.")
 
 
+@subjects.command("export")
+def export(
+    key: KeyFile,
+    out: Annotated[Path, typer.Option(help="Where to write the zip file.")],
+    home: Home = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Everything that is kept about the subject, in one file."""
+    with reporting(as_json), client_for(home, url, key) as placet:
+        data = placet.export_data()
+        out.write_bytes(data)
+        emit(as_json, {"file": out, "num_bytes": len(data)}, f"{len(data):,} bytes in {out}")
+
+
+@subjects.command("erase")
+def erase(
+    key: KeyFile,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; it cannot be undone.")] = False,
+    home: Home = None,
+    url: Url = "",
+    as_json: Json = False,
+) -> None:
+    """Have everything erased: pictures, templates, consents, videos, and the way from the log to the subject."""
+    with reporting(as_json), client_for(home, url, key) as placet:
+        if not yes:
+            raise typer.BadParameter("this cannot be undone; say --yes", param_hint="--yes")
+        erased = placet.erase()
+        emit(as_json, erased, f"{erased['subject_id']} erased (log entry {erased['log_index']})")
+
+
 # -- consent
 
 
@@ -91,6 +122,8 @@ def give(
     control: Annotated[list[str] | None, typer.Option(help="Control that may be set; “*” for any.")] = None,
     uses: Annotated[int, typer.Option(min=1, help="How many renders.")] = 10,
     days: Annotated[float, typer.Option(min=0.01, help="How long.")] = 30,
+    supersedes: Annotated[str, typer.Option(help="SHA-256 of the consent that this one narrows.")] = "",
+    language: Annotated[str, typer.Option(help="Language of the text: en or de.")] = "en",
     home: Home = None,
     url: Url = "",
     as_json: Json = False,
@@ -104,6 +137,8 @@ def give(
             controls=control or [],
             max_uses=uses,
             days=days,
+            supersedes=supersedes,
+            language=language,
         )
         emit(as_json, given, f"{given['consent_id']} given (log entry {given['log_index']})")
 
