@@ -1,0 +1,223 @@
+"""Our mark beside RivaGAN and dwtDctSvd, on the same clips, through the same attacks, in one run.
+
+`python -m watermark.comparison --clips DIR --peers DIR`. The peers come from the package `invisible-watermark` (PyPI),
+which is put into the folder `--peers` by itself, without what it drags in: `pip install --no-deps --target` with
+`comparison-requirements.txt`, once. It runs in a process of its own that sees that folder.
+
+A peer's bits are voted on over the frames of the clip; its payload (32 and 64 bits) counts as recovered when every bit
+is right. Peers know nothing of geometry: they get the attacked frames as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from watermark.attacks import SUITE
+from watermark.embed import Embedder
+from watermark.evaluate import clips_below
+from watermark.extract import receive
+from watermark.media import Clip, decode_clip
+from watermark.payload import NUM_ID_BITS, MarkId
+from watermark.visibility import visibility
+
+ATTACKS = (
+    "none",
+    "JPEG 75",
+    "JPEG 40",
+    "H.264 CRF 23",
+    "H.264 CRF 30",
+    "H.264 CRF 36",
+    "HEVC CRF 30",
+    "crop 71 %",
+    "rotate 5°",
+    "resize 50 %",
+    "brightness ×0.5",
+    "grey",
+    "Omni: CRF 30 + crop 71 % + ×0.5",
+)
+_SIDE_PX = 512
+_READ_EVERY = 8
+"""Frames from one to the next that a peer reads: it takes up to a second for each."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A method of `invisible-watermark`, and how many bytes it carries."""
+
+    method: str
+    num_bytes: int
+
+
+PEERS = (Peer("rivaGan", 4), Peer("dwtDctSvd", 8))
+
+
+def compare(
+    clips: Sequence[Path], peers_folder: Path, *, duration_s: float = 1.0, with_jod: bool = True
+) -> dict[str, Any]:
+    """Mark, attack and read with every method.
+
+    Args:
+        clips: video files; brought to a width of 512 at most.
+        peers_folder: where `invisible-watermark` is, or is put.
+        duration_s: how much of each clip is used.
+        with_jod: also run ColorVideoVDP where it is installed.
+    Returns: for every method its visibility, its time per frame, and for every attack the share of clips recovered and
+        of right bits.
+    """
+    _install(peers_folder)
+    rows: dict[str, list[dict[str, Any]]] = {"placet": [], **{peer.method: [] for peer in PEERS}}
+    for number, path in enumerate(clips):
+        original = decode_clip(path, stop_after_s=duration_s, fit_within_px=_SIDE_PX)
+        payload = hashlib.sha256(b"comparison %d" % number).digest()
+        rows["placet"].append(_ours(original, payload, with_jod))
+        for peer in PEERS:
+            rows[peer.method].append(_theirs(original, payload, peer, peers_folder, with_jod))
+    return {
+        "num_clips": len(clips),
+        "duration_s": duration_s,
+        "methods": {method: _over_clips(found) for method, found in rows.items()},
+    }
+
+
+def _over_clips(found: list[dict[str, Any]]) -> dict[str, Any]:
+    def mean(values: list[Any]) -> float | None:
+        return None if not values or None in values else round(float(np.mean(values)), 4)
+
+    return {
+        "num_bits": found[0]["num_bits"] if found else None,
+        **{what: mean([each[what] for each in found]) for what in ("jod", "psnr_db", "ssim", "embed_ms_per_frame")},
+        "attacks": {
+            name: {
+                "recovery": mean([each["attacks"][name][0] for each in found]),
+                "bit_accuracy": mean([each["attacks"][name][1] for each in found]),
+            }
+            for name in ATTACKS
+        },
+    }
+
+
+def _seen(marked_THWC: NDArray[np.uint8], original: Clip, with_jod: bool) -> dict[str, Any]:
+    found = visibility(marked_THWC, original.frames_THWC, original.rate_hz, with_jod=with_jod)
+    return {"jod": found.jod, "psnr_db": found.psnr_db, "ssim": found.ssim}
+
+
+def _ours(original: Clip, payload: bytes, with_jod: bool) -> dict[str, Any]:
+    key, mark_id = hashlib.sha256(b"comparison").digest(), MarkId(int.from_bytes(payload[:8], "big"))
+    height, width = original.frames_THWC.shape[1:3]
+    embedder = Embedder(key, mark_id, width, height, original.rate_hz)
+    marked_THWC = embedder.apply(original.frames_THWC)
+    results = {}
+    for name in ATTACKS:
+        best, recovered = None, False
+        for received in receive(SUITE[name](Clip(marked_THWC, original.rate_hz)), key):
+            if best is None or received.nearest[0].correlation > best.correlation:
+                best = received.nearest[0]
+            recovered = any(each.mark_id == mark_id for each in received.nearest)
+            if recovered:
+                break
+        wrong = NUM_ID_BITS if best is None else (best.mark_id.value ^ mark_id.value).bit_count()
+        results[name] = (recovered, 1.0 if recovered else 1.0 - wrong / NUM_ID_BITS)
+    return {"num_bits": NUM_ID_BITS, "embed_ms_per_frame": None, **_seen(marked_THWC, original, with_jod)} | {
+        "attacks": results
+    }
+
+
+def _theirs(original: Clip, payload: bytes, peer: Peer, peers_folder: Path, with_jod: bool) -> dict[str, Any]:
+    bits = np.unpackbits(np.frombuffer(payload[: peer.num_bytes], np.uint8))
+    call = [peer.method, payload[: peer.num_bytes].hex()]
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch) / "frames.npy", Path(scratch) / "marked.npy"
+        np.save(source, np.ascontiguousarray(original.frames_THWC[..., ::-1]))
+        embed_ms = _run_peer(peers_folder, ["embed", *call, str(source), str(target)])["per_frame_ms"]
+        marked_THWC = np.ascontiguousarray(np.load(target)[..., ::-1])
+        files = [str(Path(scratch) / f"{number}.npy") for number in range(len(ATTACKS))]
+        for name, file in zip(ATTACKS, files, strict=True):
+            attacked = SUITE[name](Clip(marked_THWC, original.rate_hz))
+            np.save(file, np.ascontiguousarray(attacked.frames_THWC[::_READ_EVERY, ..., ::-1]))
+        shares = _run_peer(peers_folder, ["decode", *call, *files])["shares"]
+    results = {}
+    for name, found in zip(ATTACKS, shares, strict=True):
+        right = (np.array(found) > 0.5) == bits
+        results[name] = (bool(right.all()), float(right.mean()))
+    return {"num_bits": len(bits), "embed_ms_per_frame": embed_ms, **_seen(marked_THWC, original, with_jod)} | {
+        "attacks": results
+    }
+
+
+def _install(folder: Path) -> None:
+    if not (folder / "imwatermark").is_dir():
+        requirements = Path(__file__).with_name("comparison-requirements.txt")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+        subprocess.run([*command, "-r", str(requirements)], check=True)
+
+
+def _run_peer(folder: Path, arguments: list[str]) -> dict[str, Any]:
+    paths = os.pathsep.join([str(folder), *(path for path in sys.path if path.endswith("site-packages"))])
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("comparison_peer.py")), *arguments],
+        env={"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def table(report: dict[str, Any]) -> str:
+    """The comparison as a Markdown table: clips recovered, and right bits."""
+    methods = report["methods"]
+    lines = [
+        "| | " + " | ".join(f"{method} ({found['num_bits']} bits)" for method, found in methods.items()) + " |",
+        "|---|" + "---|" * len(methods),
+    ]
+    for what, label in (("jod", "ColorVideoVDP"), ("psnr_db", "PSNR, dB"), ("ssim", "SSIM")):
+        lines.append(f"| {label} | " + " | ".join(str(found[what]) for found in methods.values()) + " |")
+    for name in ATTACKS:
+        cells = [found["attacks"][name] for found in methods.values()]
+        lines.append(
+            f"| {name} | "
+            + " | ".join(f"{100 * cell['recovery']:.0f} % ({cell['bit_accuracy']:.2f})" for cell in cells)
+            + " |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; ends with one JSON line."""
+    parser = argparse.ArgumentParser(prog="watermark.comparison", description=__doc__)
+    parser.add_argument("--clips", type=Path, required=True, help="folder with video files")
+    parser.add_argument("--peers", type=Path, required=True, help="folder for the package invisible-watermark")
+    parser.add_argument("--out", type=Path, help="folder for comparison.json and comparison.md")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each clip")
+    parser.add_argument("--max-clips", type=int, default=1000, help="use no more than this many")
+    parser.add_argument("--no-jod", action="store_true", help="skip ColorVideoVDP, which is slow")
+    options = parser.parse_args(arguments)
+    cv2.setNumThreads(1)
+    clips = clips_below(options.clips)[: options.max_clips]
+    if not clips:
+        parser.error(f"there is no video file in {options.clips}")
+    report = compare(clips, options.peers, duration_s=options.seconds, with_jod=not options.no_jod)
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "comparison.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        (options.out / "comparison.md").write_text(table(report))
+    print(json.dumps(report, ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
