@@ -161,8 +161,8 @@ def _text(
     reduced = (max(1, box_width // scale), height)
     ink_HW = cv2.resize(ink[..., 0], reduced, interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
     ground_HW = cv2.resize(ground, reduced, interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
-    alpha_HW1 = np.maximum(ink_HW, ground_HW * _GROUND_ALPHA)
-    return ink_HW * np.float32(255), alpha_HW1
+    alpha_HW1 = np.maximum(ink_HW, ground_HW * _GROUND_ALPHA).astype(np.float32)
+    return (ink_HW * 255).astype(np.float32), alpha_HW1
 
 
 def _placed(picture: tuple[NDArray[np.float32], NDArray[np.float32]], top: int, left: int, until_s: float) -> _Overlay:

@@ -243,6 +243,11 @@ def test_unknown_and_malformed_manifest_ids(server: Running, platform: PlacetCli
     assert call(server, platform, "GET", "/manifests/nonsense").status_code == 400
 
 
+def test_the_register_has_the_signed_fingerprints(server: Running, delivered: Delivered) -> None:
+    record = server.service.manifests.recovered(delivered.mark_id.hex)
+    assert record is not None and record["manifest_state"] == "trusted" and record["fingerprints"]
+
+
 def test_a_revoked_consent_shows_in_every_answer(server: Running, platform: PlacetClient, delivered: Delivered) -> None:
     def states() -> tuple[str, str, bool]:
         query = {"alg": SOFT_BINDING_ALGORITHM, "value": value_of(delivered.mark_id)}
