@@ -295,6 +295,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "session": 403,
     "session.missing": 401,
     "render.refused": 403,
+    "render.client_suspended": 403,
     "access": 403,
     "not_found": 404,
     "conflict": 409,

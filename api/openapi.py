@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 
 from api.problems import PROBLEM_MEDIA_TYPE
 
+_PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _OAUTH_ERRORS = ("/oauth/token", "/oauth/introspect", "/oauth/revoke")
 
 
@@ -31,12 +32,10 @@ def _put_right(made: dict[str, Any]) -> dict[str, Any]:
             # FastAPI's own shape of validation errors, which ours replace
             responses.pop("422", None)
             # errors are problem documents; at the token endpoint they are OAuth errors as well (RFC 6749 §5.2)
-            default = responses.get("default", {}).get("content", {})
-            schema = default.pop("application/json", None)
-            if schema is not None:
-                default[PROBLEM_MEDIA_TYPE] = schema
-                if path in _OAUTH_ERRORS:
-                    default["application/json"] = schema
+            default = responses.get("default")
+            if default is not None:
+                kinds = [PROBLEM_MEDIA_TYPE, *(["application/json"] if path in _OAUTH_ERRORS else [])]
+                default["content"] = {kind: {"schema": _PROBLEM} for kind in kinds}
     for name in ("HTTPValidationError", "ValidationError"):
         made.get("components", {}).get("schemas", {}).pop(name, None)
     return made

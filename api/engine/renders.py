@@ -55,6 +55,12 @@ class PortraitNotEnrolledError(ApiError):
     code = "portrait.not_enrolled"
 
 
+class ClientSuspendedError(RefusedError):
+    """The client was suspended between the decision and the delivery."""
+
+    code = "render.client_suspended"
+
+
 @dataclass(frozen=True)
 class RenderJob:
     """An allowed request on its way to the worker. Inputs live here, in memory, and nowhere else."""
@@ -286,6 +292,7 @@ class RenderEngine:
     def _begin(self, job: RenderJob) -> None:
         with self._service.database.write() as session:
             render = session.get_one(Render, job.render_id)
+            check_client(session, render)
             check_consent(session, render)
             render.status = RUNNING
             render.started_at = self._service.now()
@@ -357,7 +364,8 @@ class RenderEngine:
         manifest_sha256 = service.blobs.put(produced.manifest_store)
         with service.database.write() as session:
             render = session.get_one(Render, job.render_id)
-            # (1) a revocation that came first stops it here; one that comes later waits for us
+            # (1) a revocation or suspension that came first stops it here; one that comes later waits for us
+            check_client(session, render)
             check_consent(session, render)
             # (2) the entry, durable before anybody can see the file
             evidence = service.gate.record(
@@ -499,6 +507,12 @@ class RenderEngine:
                 created_at=self._service.now(),
             )
         )
+
+
+def check_client(session: Session, render: Render) -> None:
+    """Raises ClientSuspendedError if the operator has suspended the client that asked for a render."""
+    if session.get_one(Client, render.client_id).status != "approved":
+        raise ClientSuspendedError("The client was suspended: nothing that it asked for is made or given out any more.")
 
 
 def check_consent(session: Session, render: Render) -> None:

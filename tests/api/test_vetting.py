@@ -14,6 +14,7 @@ from api.limits import MAX_ADDRESSES, MAX_KEYS, RateLimiter, RejectionLog, netwo
 from policy.consent import PURPOSE_RESEARCH, new_subject_key
 from policy.identity import SCOPE_AUDIT_READ, SCOPE_RENDER_CREATE, SCOPE_RENDER_READ
 from tests.api.conftest import Running, serving, vetted
+from tests.api.test_gate import allowed_job, consent_to
 
 
 def application(key: Any, **changes: Any) -> dict[str, Any]:
@@ -126,6 +127,28 @@ def test_budgets_are_enforced_with_a_named_reason(
             purpose=PURPOSE_RESEARCH,
         )
     assert refused.value.status == 403 and reason in refused.value.reasons, refused.value.problem
+
+
+def test_suspension_stops_what_is_under_way(
+    server: Running,
+    operator: PlacetClient,
+    subject: tuple[PlacetClient, Enrolled],
+    portrait: bytes,
+    speech: bytes,
+) -> None:
+    service, client = server.service, vetted(server, operator, "researcher")
+    given = consent_to(subject[0], client)
+    png, _ = service.intake.portrait(portrait)
+    wav, _ = service.intake.speech(speech)
+    job = allowed_job(server, client, subject[1], png, wav)
+    assert client.credentials is not None
+    operator.suspend_client(client.credentials.client_id)
+    service.renders.run(job)
+    operator.resume_client(client.credentials.client_id)
+    state = client.render_status(job.render_id)
+    assert (state["status"], state["failure"]["code"]) == ("refused", "render.client_suspended")
+    assert server.service.log.entry(state["closing_index"])["kind"] == "render.refused"
+    subject[0].revoke(given["consent_id"])
 
 
 def test_an_operator_cannot_vet_subjects(
