@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from functools import lru_cache
@@ -18,6 +20,7 @@ GOPATH = "/usr/share/gocode"
 def binary() -> Path:
     """The verifier, built once for all tests of a run."""
     scratch = Path(tempfile.mkdtemp(prefix="tlogverify-"))
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(scratch),
