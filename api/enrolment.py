@@ -144,18 +144,18 @@ class Enrolment:
             enrolment = verify_enrolment(signed, signer, self._now(), nonce=challenge.nonce)
             if enrolment.statement.subject_id != challenge.subject_id:
                 raise ChallengeError("The statement must name the subject_id that came with the challenge.")
-        # (2) the picture is the one that was signed for, and can be animated
-        png, seen = self._intake.portrait(portrait)
-        portrait_sha256 = str(seen["sha256"])
-        if enrolment.statement.portraits != (portrait_sha256,):
-            raise InvalidFieldError(
-                f"The statement must name exactly this portrait, whose normalised form has SHA-256 {portrait_sha256}."
-            )
-        summary = self._worker.prepare(png)
-        template = base64.b64decode(seen["template"]) if seen.get("template") else None
-        # (3) the face is nobody else's; on record, log first
-        attested_by = _attested_by(enrolment.statement.subject_class, sha256_hex(portrait))
-        with self._refusals_logged():
+            # (2) the picture is the one that was signed for, and can be animated
+            png, seen = self._intake.portrait(portrait)
+            portrait_sha256 = str(seen["sha256"])
+            if enrolment.statement.portraits != (portrait_sha256,):
+                raise InvalidFieldError(
+                    "The statement must name exactly this portrait, whose normalised form has SHA-256 "
+                    f"{portrait_sha256}."
+                )
+            summary = self._worker.prepare(png)
+            template = base64.b64decode(seen["template"]) if seen.get("template") else None
+            # (3) the face is nobody else's; on record, log first
+            attested_by = _attested_by(enrolment.statement.subject_class, sha256_hex(portrait))
             return self._store(enrolment, png, summary, template, attested_by, registration)
 
     def _store(

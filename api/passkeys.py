@@ -17,7 +17,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from api.storage.database import Database
-from api.storage.models import Passkey, PasskeyChallenge
+from api.storage.models import Passkey, PasskeyChallenge, Subject
 from policy.canonical import sha256_hex
 from policy.consent import key_thumbprint
 from policy.errors import (
@@ -224,11 +224,19 @@ class PasskeyBook:
             return list(session.scalars(ours))
 
     def remove(self, account_id: str, credential_id: bytes) -> None:
-        """Take a passkey off record, log first. Raises: PasskeyUnknownError."""
+        """Take a passkey off record, log first.
+
+        Raises: PasskeyUnknownError; PasskeyAccountError: nobody could act for the account any more.
+        """
         with self._database.write() as session:
             passkey = session.get(Passkey, credential_id)
             if passkey is None or passkey.account_id != account_id:
                 raise PasskeyUnknownError("You have no such passkey.")
+            others = session.scalars(select(Passkey.credential_id).where(Passkey.account_id == account_id)).all()
+            subject = session.get(Subject, account_id)
+            has_own_key = subject is not None and subject.public_jwk != passkey.public_jwk
+            if len(others) == 1 and not has_own_key:
+                raise PasskeyAccountError("This is your last passkey: register another one before you remove it.")
             body = {
                 "account": self._gate.pseudonym("client", account_id),
                 "credential_sha256": sha256_hex(credential_id),

@@ -9,6 +9,7 @@ import typer
 
 from api.cli.evaluate import app
 from api.cli.output import Json, emit, progress_bar, reporting
+from api.errors import InvalidFieldError
 
 __all__ = ["app"]
 
@@ -31,7 +32,7 @@ def evaluate_likeness(
         pictures = sorted(path for path in portraits.rglob("*") if path.suffix.lower() in _PICTURES)
         films = sorted(path for path in clips.rglob("*") if path.suffix.lower() in _CLIPS) if clips else []
         if len(pictures) < 2:
-            raise typer.BadParameter("there must be at least two portraits in the folder", param_hint="--portraits")
+            raise InvalidFieldError("There must be at least two portraits in the folder: give another --portraits.")
         with progress_bar("comparing faces") as told:
             report = measure_likeness(pictures, films, every=every, progress=told)
         result = {

@@ -13,6 +13,7 @@ from api.cli import wishes
 from api.cli.output import Json, emit, progress_bar, reporting
 from api.cli.places import Home, KeyFile, Url, client_for, operator_client, service_url
 from api.client import Credentials, PlacetClient
+from api.errors import MissingFieldError
 from api.setup import write_private_json
 from policy.consent import PURPOSE_RESEARCH, new_subject_key
 
@@ -105,7 +106,7 @@ def erase(
     """Have everything erased: pictures, templates, consents, videos, and the way from the log to the subject."""
     with reporting(as_json), client_for(home, url, key) as placet:
         if not yes:
-            raise typer.BadParameter("this cannot be undone; say --yes", param_hint="--yes")
+            raise MissingFieldError("--yes")  # it cannot be undone
         erased = placet.erase()
         emit(as_json, erased, f"{erased['subject_id']} erased (log entry {erased['log_index']})")
 

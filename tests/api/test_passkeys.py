@@ -132,6 +132,9 @@ def test_removal(world: World) -> None:
     world.register("sub_1", key)
     with pytest.raises(PasskeyUnknownError):
         world.book.remove("sub_2", key.credential_id)
+    with pytest.raises(PasskeyAccountError, match="last"):
+        world.book.remove("sub_1", key.credential_id)
+    world.register("sub_1", Authenticator())
     world.book.remove("sub_1", key.credential_id)
     assert world.last()["kind"] == "passkey.removed"
     refused(world, PasskeyUnknownError, lambda: world.sign_in(key))
