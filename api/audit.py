@@ -28,6 +28,7 @@ from policy.errors import CheckpointError, LogError, ReplayError
 from policy.gate import DECISION_KIND, Gate
 from policy.index import EntryIndex, Found, Query, read_entries
 from policy.instance import Instance
+from policy.keys import KeyAccess
 from policy.log import Log
 from policy.note import verify_checkpoint
 
@@ -311,9 +312,9 @@ class AuditDesk:
         return self._instance.gate
 
 
-def desk_for(home: Path, now: Callable[[], float]) -> AuditDesk:
+def desk_for(home: Path, now: Callable[[], float], access: KeyAccess | None = None) -> AuditDesk:
     """A desk on a home where no server needs to run. Raises InstanceError, LogError."""
-    return AuditDesk(Instance.open(home, now=now), now=now)
+    return AuditDesk(Instance.open(home, access=access, now=now), now=now)
 
 
 def _seconds(entry: dict[str, Any]) -> float:

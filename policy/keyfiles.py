@@ -70,6 +70,8 @@ class FileKeyService:
         """Open. Raises: KeyRingError: no such directory, or others may look into it."""
         if not directory.is_dir():
             raise KeyRingError("There is no key directory here; run `placet init` first.")
+        if (directory / "token.json").exists():
+            raise KeyRingError("The keys of this instance are in a token; set PLACET_KMS to its address.")
         self.directory = directory
         refuse_shared(directory)
         self._now = now

@@ -198,7 +198,8 @@ def diff(
 
 @contextmanager
 def _desk(home: Path | None) -> Iterator[AuditDesk]:
-    desk = desk_for(settings_for(home).home, time.time)
+    settings = settings_for(home)
+    desk = desk_for(settings.home, time.time, settings.key_access)
     try:
         yield desk
     finally:
@@ -214,4 +215,5 @@ def _seconds(moment: datetime | None) -> float | None:
 
 
 def _own_keys(home: Path | None) -> LogKeys:
-    return KeyRing.load(settings_for(home).home / "keys").log_publics
+    settings = settings_for(home)
+    return KeyRing.load(settings.home / "keys", settings.key_access).log_publics

@@ -166,7 +166,8 @@ def train_detector(
     from policy.keys import KeyRing
 
     with reporting(as_json):
-        key = KeyRing.load(settings_for(home).home / "keys").watermark_key if renders is not None else None
+        settings = settings_for(home)
+        key = None if renders is None else KeyRing.load(settings.home / "keys", settings.key_access).watermark_key
         with progress_bar("training") as tell:
             report = train_heads(
                 material_in(data, renders, key),
