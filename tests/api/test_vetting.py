@@ -246,7 +246,7 @@ def test_limits_over_http(tmp_path: Path) -> None:
     limits = {"applications_per_minute": 3, "enrolments_per_minute": 2, "token_requests_per_minute": 4}
     with serving(tmp_path / "home", **limits, rejections_logged_per_minute=2) as server:
         for path, limit in (("/v1/applications", 3), ("/v1/subjects/challenges", 2), ("/oauth/token", 4)):
-            kind = {"data": {"grant_type": "x"}} if path == "/oauth/token" else {"json": {}}
+            kind: dict[str, Any] = {"data": {"grant_type": "x"}} if path == "/oauth/token" else {"json": {}}
             answers = [httpx.post(server.url + path, **kind) for _ in range(limit + 1)]
             assert [answer.status_code == 429 for answer in answers] == [False] * limit + [True], path
             assert answers[-1].json()["code"] == "rate.limited" and int(answers[-1].headers["retry-after"]) >= 1
