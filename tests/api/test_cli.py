@@ -121,7 +121,7 @@ def test_the_story_from_the_command_line(server: Running, tmp_path: Path, speech
     assert run("subjects", "export", "--key", me, "--out", taken_away, *url)["num_bytes"] == taken_away.stat().st_size
     assert run("subjects", "erase", "--key", me, *url, expect=2) and taken_away.is_file()
     assert run("subjects", "erase", "--key", me, "--yes", *url)["num_videos"] == 1
-    run("subjects", "show", "--key", me, *url, expect=1)
+    assert run("subjects", "show", "--key", me, *url, expect=2)["error"] == "oauth.invalid_client"
 
     suspended = run("operators", "suspend", made["client_id"], "--home", server.settings.home, *url)
     assert suspended["status"] == "suspended"
