@@ -95,7 +95,7 @@ def take_in(data: bytes, mime: str, limits: MediaLimits) -> Exhibit:
     """
     container = sniff_container(data[:512])
     if container is None and not mime.startswith(("video/", "audio/")):
-        picture_HWC = read_picture(data, PictureLimits(max_bytes=min(limits.max_bytes, PictureLimits().max_bytes)))
+        picture_HWC = read_picture(data, PictureLimits(max_bytes=limits.max_bytes))
         known = mime if mime.startswith("image/") else _picture_mime(data)
         return Exhibit(data, "picture", known, picture_HWC, None, False, None, "", limits)
     problem, shown, bits_per_pixel, is_cut = "", None, None, False

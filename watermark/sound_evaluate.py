@@ -157,7 +157,7 @@ def _audibility(original: Sound, marked: Sound) -> dict[str, float | None]:
         np.sum(original.samples_N.astype(np.float64) ** 2) / max(np.sum(mark_N.astype(np.float64) ** 2), 1e-12)
     )
     return {
-        "snr_db": 10 * np.log10(ratio),
+        "snr_db": float(10 * np.log10(ratio)),
         "segmental_snr_db": _segmental_snr_db(original.samples_N, mark_N),
         "noise_to_mask_db": noise_to_mask_db(original, marked),
         "pesq_wb": _pesq(original, marked),
