@@ -6,15 +6,16 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from watermark.errors import InvalidMarkIdError
-from watermark.payload import NUM_SYMBOLS, MarkId, decode, encode
+from watermark.payload import NUM_SYMBOLS, MarkId, decode, decode_list, encode
 
 ids = st.integers(0, 2**64 - 1).map(MarkId)
 
 
+@settings(deadline=None)  # the first call compiles
 @given(ids)
 def test_a_clean_word_decodes_to_its_id(mark_id: MarkId) -> None:
     decoded = decode(encode(mark_id))
@@ -75,3 +76,17 @@ def test_ids_have_64_bits(value: int) -> None:
 def test_decode_wants_a_whole_word() -> None:
     with pytest.raises(ValueError, match="210"):
         decode(np.zeros(209))
+
+
+def test_the_nearest_words_come_in_order_and_without_repeats() -> None:
+    rng = np.random.default_rng(5)
+    sent = MarkId(0xFEEDFACECAFEBEEF)
+    soft = encode(sent) + 1.0 * rng.standard_normal(NUM_SYMBOLS)
+    found = decode_list(soft, 16)
+    assert [each.correlation for each in found] == sorted((each.correlation for each in found), reverse=True)
+    assert len({each.mark_id for each in found}) == 16
+    assert sent in {each.mark_id for each in found}
+    for each in found:
+        word = encode(each.mark_id)
+        assert each.correlation == pytest.approx(float(soft @ word) / np.linalg.norm(soft) / NUM_SYMBOLS**0.5)
+        assert each.num_disagreeing == int((soft * word < 0).sum())
