@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from watermark.extract import ReadingState
 from watermark.media import Sound
-from watermark.payload import NUM_ID_BITS, NUM_SYMBOLS, Decoded, MarkId, decode, encode
+from watermark.payload import NUM_ID_BITS, NUM_SYMBOLS, Decoded, MarkId, decode_list, encode
 from watermark.sound_grid import (
     BAND_EDGES_HZ,
     CELL_S,
@@ -147,6 +147,9 @@ LARGEST_CHANGE = 0.12
 _STEP = 0.004
 _NUM_CANDIDATES = 12
 _NUM_REFINED = 6
+_LIST_LENGTH = 32
+_HOPEFUL_CORRELATION = 0.57
+"""Below this, only the nearest word is looked up: half of all noise is nearer to some word."""
 _SURE_CORRELATION = 0.72
 
 
@@ -268,9 +271,12 @@ class _Reader:
         long_first = max(0, min(first - window // 2, len(spectrogram) - _frames(LONG_WINDOW_S)))
         for rank, place in enumerate(found[:_NUM_CANDIDATES]):
             if rank < _NUM_REFINED:
-                yield self._refined(spectrogram, long_first, long_first + _frames(LONG_WINDOW_S), place)
+                symbols, refined = self._refined(spectrogram, long_first, long_first + _frames(LONG_WINDOW_S), place)
+                for decoded in _nearest(symbols):
+                    yield decoded, refined
             cells = evidence(spectrogram.band_power(place.pitch, first, first + round(1.2 * window)).cells(place.tempo))
-            yield decode(self._symbols(cells[0], place.phase)), place
+            for decoded in _nearest(self._symbols(cells[0], place.phase)):
+                yield decoded, place
 
     def _search(self, spectrogram: Spectrogram, first: int, end: int) -> list[_Place]:
         """Where the pilot is heard best: along unchanged pitch, unchanged tempo, and both changed alike."""
@@ -306,8 +312,10 @@ class _Reader:
         power = np.fft.irfft((np.fft.rfft(squared, axis=0) * self._pilot_squared).sum(axis=1), size)
         return np.asarray(heard / np.sqrt(np.maximum(power, 1e-9)))
 
-    def _refined(self, spectrogram: Spectrogram, first: int, end: int, place: _Place) -> tuple[Decoded, _Place]:
-        """The same change, more exactly, over a longer stretch of the sound."""
+    def _refined(
+        self, spectrogram: Spectrogram, first: int, end: int, place: _Place
+    ) -> tuple[NDArray[np.float64], _Place]:
+        """Soft symbols of the same change, more exactly, over a longer stretch of the sound."""
         power = spectrogram.band_power(place.pitch, first, end)
         best, best_UB = place, None
         for step in (-0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75):
@@ -318,7 +326,7 @@ class _Reader:
             if best_UB is None or strengths_U[phase] > best.strength:
                 best, best_UB = _Place(tempo, place.pitch, phase, float(strengths_U[phase])), evidence_UB
         assert best_UB is not None
-        return decode(self._symbols(best_UB, best.phase)), best
+        return self._symbols(best_UB, best.phase), best
 
     def _symbols(self, evidence_UB: NDArray[np.float64], phase: int) -> NDArray[np.float64]:
         """Soft symbols, if the period begins at place `phase`."""
@@ -328,6 +336,12 @@ class _Reader:
         heard_K = np.bincount(symbols, (cells_CB * self._plan.signs_CB[rows]).ravel(), PILOT + 1)[:PILOT]
         power_K = np.bincount(symbols, (cells_CB**2).ravel(), PILOT + 1)[:PILOT]
         return np.asarray(heard_K / np.sqrt(power_K + 0.3 * power_K.mean() + 1e-12))
+
+
+def _nearest(symbols_K: NDArray[np.float64]) -> list[Decoded]:
+    """The nearest words, of which the registry can tell which is meant; only one where there is little hope."""
+    nearest = decode_list(symbols_K, _LIST_LENGTH)
+    return nearest if nearest[0].correlation >= _HOPEFUL_CORRELATION else nearest[:1]
 
 
 def _folded(values_UB: NDArray[np.float64], size: int) -> NDArray[np.float64]:
