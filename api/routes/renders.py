@@ -20,6 +20,9 @@ from policy.identity import Actor
 
 router = APIRouter(prefix="/v1/renders", tags=["renders"])
 
+MAX_PURPOSE_CHARS = 200
+"""A purpose goes into the log as it is, so it is nothing that a stranger could write letters with."""
+
 _TEXTS = ("subject_id", "portrait_sha256", "purpose", "controls")
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -73,6 +76,8 @@ async def create(request: Request, response: Response, service: ServiceDep, acto
 def _submit(service: ServiceDep, actor: Actor, form: Form) -> RenderOut:
     """Take in (decode in a limited process, normalise, hash), then hand over to the gate."""
     subject_id, purpose = form.text("subject_id"), form.text("purpose")
+    if len(purpose) > MAX_PURPOSE_CHARS or not purpose.isascii() or not purpose.isprintable():
+        raise InvalidFieldError(f"purpose must be an IRI of at most {MAX_PURPOSE_CHARS} ASCII characters.")
     controls = _controls(form.texts.get("controls", ""))
     if ("portrait" in form.files) == ("portrait_sha256" in form.texts):
         raise (
