@@ -5,7 +5,8 @@ subjects and inputs in which no two decisions are alike. Its twin figure is the 
 
 Gate: a real service in a temporary home. What is timed is what a request costs between its headers and its permit:
 token, proof of possession, the caller, whose face it is, facts, decision, log entry on disk, records, permit. What is
-not: HTTP, decoding of uploads, and the client's own work. The disk is measured in the same run.
+not: HTTP, decoding of uploads, and the client's own work; only the processor time that is stated includes the last. The
+disk is measured in the same run.
 """
 
 from __future__ import annotations
