@@ -342,6 +342,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "mark": 500,
     "mark.invalid_id": 422,
     "credentials": 500,
+    "live": 422,
     "credentials.signing": 503,
     "softbinding": 400,
     "credentials.time_stamp": 503,
