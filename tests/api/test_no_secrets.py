@@ -143,8 +143,7 @@ def play(settings: Settings, ears: Ears, server: subprocess.Popen[bytes], out: P
     subject.uses()
     subject.revoke(given["consent_id"])
     _refused(lambda: ears.client(url).enrol(b"not a picture", subject_class="adult", adult_attested=True))
-    entry = auditor.entry(0)
-    assert entry["kind"] == "instance.created"
+    assert "instance.created" in json.dumps(auditor.entry(0))
     # what is refused at the door: tokens of others, broken ones, replayed proofs, odd headers
     token = researcher.token("render:read")
     for header in (
