@@ -41,7 +41,7 @@ from watermark.sound_grid import (
 
 # ---- hiding ----------------------------------------------------------------------------------------------------------
 
-MEAN_DB, LEAST_DB, MOST_DB = 2.0, 0.6, 3.1
+MEAN_DB, LEAST_DB, MOST_DB = 2.3, 0.7, 3.6
 """How far a cell is raised or lowered: on the average, where the speech already agrees, where it disagrees."""
 _RESPONSE_PER_DB = 0.19  # what one decibel adds to the evidence of a cell; measured
 _MEMORY = 0.85  # per period: a reader hears about six periods
