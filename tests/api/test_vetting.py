@@ -215,9 +215,7 @@ class Entries:
 
 def test_a_stranger_fills_a_minute_with_a_few_entries() -> None:
     written, clock = Entries(), [0.0]
-    log = RejectionLog(
-        written, kind="token.rejected", num_single=5, num_single_total=8, clock=lambda: clock[0]
-    )
+    log = RejectionLog(written, kind="token.rejected", num_single=5, num_single_total=8, clock=lambda: clock[0])
 
     def note(address: str, code: str = "token.malformed") -> int | None:
         return log.note(code, client=None, endpoint="/v1/audit", address=address)
