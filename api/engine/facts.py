@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from api.faces import Likeness
 from api.storage.models import Client, Consent, Render, Subject
-from policy.decision import ConsentFacts, Facts, RenderRequest, choose_consent
+from policy.decision import ACTION_EVALUATE, ConsentFacts, Facts, RenderRequest, choose_consent
 
 COUNTED = ("queued", "running", "delivered")
 """Renders in these states use up consents and budgets."""
@@ -67,7 +67,7 @@ def gather(
     )
     if subject.erased_at is not None:  # what their consents said is gone
         return facts, None
-    if subject.erased_at is not None:  # what their consents said is gone
+    if request.action == ACTION_EVALUATE:  # rests on the operator's word, whatever the subject has signed for others
         return facts, None
     on_record = {consent.sha256: consent for consent in _candidates(session, subject.subject_id, request, now)}
     uses = num_uses_by_consent(session, [each.consent_id for each in on_record.values()], besides)

@@ -277,7 +277,7 @@ BAD_JSON: dict[str, tuple[dict[str, Any], int, str]] = {
     "a list": ({"json": []}, 415, "request.content_type"),
     "text": ({"content": b"hello", "headers": {"Content-Type": "text/plain"}}, 415, "request.content_type"),
     "a form": ({"data": {"statement": "x"}}, 415, "request.content_type"),
-    "no statement": ({"json": {}}, 400, "request.field_missing"),
+    "no statement": ({"json": {}}, 400, "request.field_invalid"),  # a JWS, or statement and assertion
     "an unknown field": ({"json": {"statement": "x", "force": True}}, 400, "request.field_unknown"),
     "a number": ({"json": {"statement": 5}}, 400, "request.field_invalid"),
     "far too large": ({"json": {"statement": "x" * 400_000}}, 413, "request.too_large"),

