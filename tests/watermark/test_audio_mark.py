@@ -145,7 +145,7 @@ def test_null_words_are_uniform(speech: list[Sound], key: bytes, words_of: Calla
 
 @pytest.fixture(scope="module")
 def words_of() -> Callable[[list[Sound], int], list[int]]:
-    """All ids that are looked up for sounds under a number of keys."""
+    """The first id that is looked up for each sound under a number of keys."""
 
     def words(sounds: list[Sound], num_keys: int) -> list[int]:
         seen: list[int] = []
@@ -158,7 +158,7 @@ def words_of() -> Callable[[list[Sound], int], list[int]]:
                     lambda mark, tried=tried: bool(tried.append(mark.value)),  # type: ignore[misc]
                     num_registered=1,
                 )
-                seen += set(tried)
+                seen += tried[:1]  # those of one list are neighbours of each other
         return seen
 
     return words
