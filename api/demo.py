@@ -33,7 +33,8 @@ from policy.note import parse_verifier_key
 from watermark import attacks
 from watermark.contact_sheet import contact_sheet
 from watermark.credentials import read_credentials
-from watermark.media import Clip, VideoCoding, decode_clip, encode_clip
+from watermark.encoding import VideoCoding, encode_clip
+from watermark.media import Clip, decode_clip
 
 _MARKER: Final = "placet-demo.json"
 """Stands in every folder that a demo made, so that only such a folder is emptied for the next one."""

@@ -20,8 +20,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from detector.camera import CameraStyle, sway
+from watermark.colour import encoder_planes
 from watermark.embed import Embedder
-from watermark.media import Clip, ProgressiveCodec, VideoCoding, VideoEncoder, decode_clip, encode_clip, encoder_planes
+from watermark.encoding import ProgressiveCodec, VideoCoding, VideoEncoder, encode_clip
+from watermark.media import Clip, decode_clip
 from watermark.payload import MarkId
 
 # Keys of no instance: they only put marks on authentic training material. Few, because each costs a second to unfold.

@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import UInt8
 
 from detector.picture import PictureLimits, read_picture
+from watermark.colour import ColourTrack
 from watermark.errors import InputTooLongError, MediaError, NoVideoTrackError, UnreadableMediaError
 from watermark.fingerprint import COMPARED_S, FoundContent
 from watermark.media import (
     Clip,
-    ColourTrack,
     MediaLimits,
     Sound,
     decode_clip,

@@ -15,7 +15,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from watermark.media import decode_sound, encode_sound_wav
+from watermark.encoding import encode_sound_wav
+from watermark.media import decode_sound
 
 SPEECH_RATE_HZ: Final = 16_000
 HOP_SAMPLES: Final = 160

@@ -19,7 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from watermark.media import Clip, VideoCoding, decode_clip, encode_clip
+from watermark.encoding import VideoCoding, encode_clip
+from watermark.media import Clip, decode_clip
 
 Attack = Callable[[Clip], Clip]
 
@@ -358,9 +359,8 @@ _BEYOND: dict[str, Attack] = {
 }
 PROMISED: dict[str, float] = (
     dict.fromkeys(_FIRM, 1.0) | dict.fromkeys(_LIKELY, 0.95) | dict.fromkeys(_HARD, 0.6) | dict.fromkeys(_BEYOND, 0.0)
-) | {"resize 50 % + CRF 30": 0.6}
-"""Of which share of clips the whole id must come back within 3 s. Half of a frame that is small already is too little
-for CRF 30."""
+)
+"""Of which share of clips the whole id must come back within 3 s."""
 SUITE: dict[str, Attack] = _FIRM | _LIKELY | _HARD | _BEYOND
 """The whole suite."""
 QUICK = (*ISSUED, "JPEG 75", "H.264 CRF 36", "crop 50 %", "HEVC CRF 36", "grey", "H.264 CRF 42", "grey + CRF 30")

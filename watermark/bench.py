@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from watermark.colour import colour_track, encoder_planes
 from watermark.embed import Embedder
 from watermark.extract import read_mark
-from watermark.media import Clip, colour_track, decode_clip, encoder_planes
+from watermark.media import Clip, decode_clip
 from watermark.payload import MarkId
 
 _DURATION_S = 3.0

@@ -23,10 +23,11 @@ from watermark.authority import SigningAuthority
 from watermark.boxes import cut
 from watermark.credentials import Ingredient, ManifestSpec, read_credentials, sign
 from watermark.embed import Embedder
+from watermark.encoding import VideoCoding
 from watermark.errors import LiveError
 from watermark.live import ENCYPHER, SPECIFICATION, Dialect, LiveSigner, LiveVerifier, verify_stream
 from watermark.mark import UnmarkedFrames, produce
-from watermark.media import Sound, VideoCoding
+from watermark.media import Sound
 from watermark.payload import MarkId
 from watermark.segments import LiveProducer, SegmentEncoder
 from watermark.tsa import TimeStampAuthority, TimeStampServer

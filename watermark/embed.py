@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watermark.carriers import Carriers, wave
+from watermark.colour import LIMITED_COLOUR_SCALE, LIMITED_LUMA_SCALE, EncoderPlanes, encoder_planes
 from watermark.errors import FrameTooSmallError, InconsistentFramesError
-from watermark.media import LIMITED_COLOUR_SCALE, LIMITED_LUMA_SCALE, EncoderPlanes, encoder_planes
 from watermark.payload import MarkId
 from watermark.tile import TILE_GAIN, TileWriter, add_luma, still_dither
 

@@ -23,9 +23,11 @@ from typing import Any
 import numpy as np
 
 from watermark.attacks import PROMISED, QUICK, SUITE, Attack, h264
+from watermark.colour import encoder_planes
 from watermark.embed import AMPLITUDE, LUMA_AMPLITUDE, Embedder
+from watermark.encoding import VideoCoding, VideoEncoder
 from watermark.extract import read_mark, receive
-from watermark.media import Clip, VideoCoding, VideoEncoder, decode_clip, encoder_planes
+from watermark.media import Clip, decode_clip
 from watermark.nulls import null_report
 from watermark.payload import NUM_ID_BITS, MarkId
 from watermark.survival import write_survival

@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watermark.carriers import WAVE_HZ, Carriers, TileCarriers
-from watermark.media import Clip, ColourTrack, colour_track
+from watermark.colour import ColourTrack, colour_track
+from watermark.media import Clip
 from watermark.payload import NUM_ID_BITS, Decoded, MarkId, decode_list
 from watermark.still import TileReader, fine_structure
 from watermark.sync import GROUPS, TORUS_SAMPLES, Geometry, PilotSearch, SwayMap, fold, rotation_deg, turned_hue

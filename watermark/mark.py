@@ -22,12 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watermark.audio_mark import MIN_RATE_HZ, AudioEmbedder
+from watermark.colour import encoder_planes
 from watermark.credentials import SOFT_BINDING_ALGORITHMS, ManifestSpec, SigningAuthority, read_credentials, sign
 from watermark.embed import Embedder
+from watermark.encoding import VideoCoding, VideoEncoder
 from watermark.errors import EmptyOutputError, InconsistentFramesError, InvalidManifestSpecError
 from watermark.fingerprint import Fingerprints, FingerprintTaker
 from watermark.labels import Labels, check_regimes, container_metadata, disclosure
-from watermark.media import SPEECH_RATE_HZ, Sound, VideoCoding, VideoEncoder, encoder_planes
+from watermark.media import SPEECH_RATE_HZ, Sound
 from watermark.payload import MarkId
 
 

@@ -1,9 +1,8 @@
-"""Clips and sounds, and the only code that decodes or encodes them (PyAV).
+"""Clips and sounds, and the only code that decodes them (PyAV); `encoding` is the way out.
 
 What comes in is distrusted: the container is recognised by its first bytes and never guessed, playlists and every
 other format that could open a second file or address are unknown here, codecs are listed, and every count (bytes,
-pixels, frames, channels, seconds) is bounded before memory is spent on it. What goes out is H.264 or another codec
-in MP4 with sound in time.
+pixels, frames, channels, seconds) is bounded before memory is spent on it.
 
 T frame  H,W pixel  N sample  C colour channel (R,G,B)  2 colour difference (Cb,Cr)
 """
@@ -12,25 +11,28 @@ from __future__ import annotations
 
 import io
 import math
-import wave
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any
 
 import av
 import av.error
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import resample_poly
 
+from watermark.colour import (
+    LIMITED_COLOUR_SCALE,
+    LIMITED_LUMA_SCALE,
+    ColourTrack,
+    DetailKeeper,
+    detail_size,
+    fitted_size,
+)
 from watermark.errors import (
     EmptyInputError,
-    EncodingError,
     InputTooLargeError,
     InputTooLongError,
     NoAudioTrackError,
@@ -43,8 +45,6 @@ from watermark.errors import (
 SPEECH_RATE_HZ = 16_000
 """The rate at which speech is hashed, analysed and kept."""
 
-DELIVERY_SOUND_RATE_HZ = 48_000
-"""The rate of the sound track in delivered files, which every player accepts."""
 
 _VIDEO_CODECS = frozenset(
     ("h264", "hevc", "vp8", "vp9", "libdav1d", "av1", "mpeg4", "mpeg1video", "mpeg2video", "prores", "ffv1", "mjpeg")
@@ -54,8 +54,6 @@ _AUDIO_CODECS = frozenset(
 ) | {"flac", "alac", "ac3", "eac3", "amrnb", "amrwb", "libopencore_amrnb", "libopencore_amrwb"}
 _SOUND_RATES_HZ = (4_000, 384_000)
 _SILENCE_PEAK = 10 ** (-60 / 20)  # −60 dB of full scale: below the noise floor of any microphone in use
-
-ProgressiveCodec = Literal["libx264", "libx265", "libvpx-vp9", "libsvtav1"]
 
 
 @dataclass(frozen=True)
@@ -118,139 +116,6 @@ class Clip:
     @property
     def duration_s(self) -> float:
         return float(self.times_T[-1]) + 1 / self.rate_hz if len(self.times_T) else 0.0
-
-
-@dataclass(frozen=True)
-class ColourTrack:
-    """A clip in small: all that the reader of the invisible mark looks at.
-
-    Attributes:
-        planes_T2HW: Cb and Cr (BT.709, full range, zero = grey), float32.
-        times_T: seconds from the first frame.
-        width, height: of the frames the planes were made from, in pixels.
-        luma_THW: luma of the same size, full range 0..255, float32.
-        detail_SHW: luma of evenly spread frames, larger (`DETAIL_SIDE_PX` along the shorter side at most), uint8.
-        detail_times_S: when those frames show.
-    """
-
-    planes_T2HW: NDArray[np.float32]
-    times_T: NDArray[np.float64]
-    width: int
-    height: int
-    luma_THW: NDArray[np.float32]
-    detail_SHW: NDArray[np.uint8]
-    detail_times_S: NDArray[np.float64]
-
-
-# ---- colour ----------------------------------------------------------------------------------------------------------
-
-# Rec. ITU-R BT.709-6, item 3: E'R E'G E'B -> E'Y E'CB E'CR
-_LUMA_709 = np.array([0.2126, 0.7152, 0.0722])
-_COLOUR_709 = np.array([[-0.2126 / 1.8556, -0.7152 / 1.8556, 0.5], [0.5, -0.7152 / 1.5748, -0.0722 / 1.5748]])
-LIMITED_COLOUR_SCALE = 224 / 255
-"""Size of one full-range colour-difference step in the limited range that video codecs carry."""
-LIMITED_LUMA_SCALE = 219 / 255
-"""The same for luma."""
-
-
-def _weighted(
-    channels: Sequence[NDArray[Any]], weights: NDArray[np.float64], offset: float, depth: int
-) -> NDArray[Any]:
-    """One linear combination of three colour channels (three times as fast as cv2.transform)."""
-    red, green, blue = channels
-    partial = cv2.addWeighted(red, weights[0], green, weights[1], offset, dtype=cv2.CV_32F)
-    if depth == cv2.CV_8U:
-        return np.asarray(cv2.addWeighted(blue.astype(np.float32), weights[2], partial, 1.0, 0.0, dtype=depth))
-    return np.asarray(cv2.scaleAdd(blue.astype(np.float32), weights[2], partial))
-
-
-def _differences(image_HWC: NDArray[Any], scale: float, centre: float) -> NDArray[np.float32]:
-    channels = cv2.split(image_HWC)
-    return np.stack([_weighted(channels, weights * scale, centre, cv2.CV_32F) for weights in _COLOUR_709])
-
-
-def colour_planes(frame_HWC: NDArray[np.uint8], width: int, height: int) -> NDArray[np.float32]:
-    """Cb and Cr of one sRGB frame, averaged down to `height` × `width`, full range around zero: float32 (2, H, W)."""
-    small = cv2.resize(frame_HWC.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    return _differences(small, 1.0, 0.0)
-
-
-def fitted_size(width: int, height: int, max_side_px: int) -> tuple[int, int]:
-    """The (width, height) that keeps the aspect, with no side over `max_side_px`, and never enlarges."""
-    scale = min(1.0, max_side_px / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-DETAIL_SIDE_PX = 256
-"""Length of the shorter side of the larger luma pictures in a `ColourTrack`."""
-_MAX_DETAILS = 256
-
-
-class _Details:
-    """Keeps evenly spread frames of a stream whose length is not known, never more than `_MAX_DETAILS`."""
-
-    def __init__(self) -> None:
-        self._kept: list[tuple[float, NDArray[np.uint8]]] = []
-        self._stride, self._num_seen = 1, 0
-
-    def wants_next(self) -> bool:
-        """Whether the frame that comes now is to be handed in. Counts it."""
-        self._num_seen += 1
-        return (self._num_seen - 1) % self._stride == 0
-
-    def add(self, time_s: float, luma_HW: NDArray[np.uint8]) -> None:
-        self._kept.append((time_s, luma_HW))
-        if len(self._kept) > _MAX_DETAILS:
-            self._kept = self._kept[::2]
-            self._stride *= 2
-
-    def stacked(self) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-        """Pictures and times, in order."""
-        kept = sorted(self._kept, key=lambda each: each[0])
-        return np.stack([luma_HW for _, luma_HW in kept]), np.array([time_s for time_s, _ in kept])
-
-
-def _detail_size(width: int, height: int) -> tuple[int, int]:
-    scale = min(1.0, DETAIL_SIDE_PX / min(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def colour_track(clip: Clip, max_side_px: int = 128) -> ColourTrack:
-    """A decoded clip in small."""
-    height, width = clip.frames_THWC.shape[1:3]
-    size, detail_size = fitted_size(width, height, max_side_px), _detail_size(width, height)
-    planes, lumas, details = [], [], _Details()
-    for time_s, frame_HWC in zip(clip.times_T, clip.frames_THWC, strict=True):
-        small_HWC = cv2.resize(frame_HWC.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        planes.append(_differences(small_HWC, 1.0, 0.0))
-        lumas.append(_weighted(cv2.split(small_HWC), _LUMA_709, 0.0, cv2.CV_32F))
-        if details.wants_next():
-            detail_HWC = cv2.resize(frame_HWC, detail_size, interpolation=cv2.INTER_AREA)
-            details.add(float(time_s), _weighted(cv2.split(detail_HWC), _LUMA_709, 0.0, cv2.CV_8U))
-    detail_SHW, detail_times_S = details.stacked()
-    return ColourTrack(np.stack(planes), clip.times_T, width, height, np.stack(lumas), detail_SHW, detail_times_S)
-
-
-@dataclass
-class EncoderPlanes:
-    """One frame as the encoder takes it, BT.709 limited range: uint8 luma, and colour differences not yet rounded.
-
-    Attributes:
-        luma_HW: uint8, even sides.
-        colour_2HW: float32 Cb and Cr at half resolution, centred on 128; may be changed in place before encoding.
-    """
-
-    luma_HW: NDArray[np.uint8]
-    colour_2HW: NDArray[np.float32]
-
-
-def encoder_planes(frame_HWC: NDArray[np.uint8]) -> EncoderPlanes:
-    """Split an sRGB frame for a 4:2:0 encoder. An odd last row or column is left out."""
-    height, width = (side & ~1 for side in frame_HWC.shape[:2])
-    frame_HWC = np.ascontiguousarray(frame_HWC[:height, :width])
-    luma_HW = _weighted(cv2.split(frame_HWC), _LUMA_709 * 219 / 255, 16.0, cv2.CV_8U)
-    half = cv2.resize(frame_HWC, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    return EncoderPlanes(luma_HW, _differences(half, LIMITED_COLOUR_SCALE, 128.0))
 
 
 # ---- taking in -------------------------------------------------------------------------------------------------------
@@ -642,7 +507,7 @@ def decode_colour_track(
     """
     planes: list[NDArray[np.float32]] = []
     times: list[float] = []
-    details = _Details()
+    details = DetailKeeper()
     with _opened(source, limits, "video") as container:
         track = _VideoTrack.of(container, limits, stop_after_s)
         mean_rate_hz = float(track.stream.average_rate or 25)
@@ -670,7 +535,7 @@ def decode_colour_track(
             planes.append(np.ascontiguousarray(np.moveaxis(small_HWC, -1, 0), np.float32))
             times.append(time_s)
             if details.wants_next():
-                detail = frame.reformat(*_detail_size(frame.width, frame.height), format="gray", interpolation="AREA")
+                detail = frame.reformat(*detail_size(frame.width, frame.height), format="gray", interpolation="AREA")
                 details.add(time_s, _upright(detail.to_ndarray(), frame.rotation))
             if frame.rotation % 180 and len(planes) == 1:
                 width, height = height, width
@@ -702,169 +567,3 @@ def _shifted(sound: Sound, late_by_s: float, duration_s: float) -> Sound:
     offset = round(late_by_s * sound.rate_hz)
     samples_N = sound.samples_N[-offset:] if offset < 0 else np.pad(sound.samples_N, (offset, 0))
     return Sound(samples_N[: math.ceil((duration_s + 1.0) * sound.rate_hz)], sound.rate_hz)
-
-
-# ---- giving out ------------------------------------------------------------------------------------------------------
-
-
-def encode_sound_wav(sound: Sound) -> bytes:
-    """The sound as a 16-bit PCM WAV file; the same samples always give the same bytes."""
-    samples_N = np.round(np.clip(sound.samples_N, -1.0, 1.0) * 32767).astype("<i2")
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(sound.rate_hz)
-        file.writeframes(samples_N.tobytes())
-    return buffer.getvalue()
-
-
-@dataclass(frozen=True)
-class VideoCoding:
-    """How frames are coded. The default is what is delivered: H.264, visually lossless, fast to start playing."""
-
-    codec: ProgressiveCodec = "libx264"
-    crf: int = 18
-    preset: str = "veryfast"
-    sound_bit_rate: int = 128_000
-    num_threads: int = 0
-
-    def options(self) -> dict[str, str]:
-        options = {"crf": str(self.crf)}
-        if self.codec == "libvpx-vp9":
-            return options | {"b": "0", "deadline": "realtime", "cpu-used": "6"}
-        if self.codec == "libsvtav1":
-            return options | {"preset": "10", "svtav1-params": "lp=1"}
-        options["preset"] = self.preset
-        if self.codec == "libx265":
-            options["x265-params"] = "log-level=none"
-        return options
-
-
-class VideoEncoder:
-    """Writes one MP4 file, frame by frame, with its sound interleaved as the picture goes: memory stays flat.
-
-    Use as a context manager. Leaving it by an exception gives the file up: what lies at `dst` is then incomplete, even
-    where it plays, and it is the caller's to remove (`mark.produce` does).
-
-    Args:
-        dst: an MP4 file to write.
-        width, height: of the frames, in pixels; an odd side loses its last line.
-        rate_hz: frames per second.
-        sound: the sound track, or None.
-        coding: codec and quality.
-        metadata: of the file, by name.
-    """
-
-    def __init__(
-        self,
-        dst: Path,
-        *,
-        width: int,
-        height: int,
-        rate_hz: float,
-        sound: Sound | None,
-        coding: VideoCoding | None = None,
-        metadata: Mapping[str, str] | None = None,
-    ) -> None:
-        coding = coding or VideoCoding()
-        self._width, self._height = width & ~1, height & ~1
-        self._rate = Fraction(rate_hz).limit_denominator(60_000)
-        self._num_frames = 0
-        self._sound_sent = 0
-        self._closed = False
-        try:
-            flags = "+faststart+use_metadata_tags"
-            self._container: Any = av.open(str(dst), "w", format="mp4", options={"movflags": flags})
-            self._container.metadata.update(metadata or {})
-            video: Any = self._container.add_stream(coding.codec, rate=self._rate, options=coding.options())
-            video.width, video.height, video.pix_fmt = self._width, self._height, "yuv420p"
-            video.codec_context.time_base = 1 / self._rate
-            video.codec_context.thread_count = coding.num_threads
-            # BT.709 primaries, transfer and matrix, limited range: written into the stream, so no player guesses.
-            video.codec_context.color_primaries = video.codec_context.color_trc = video.codec_context.colorspace = 1
-            video.codec_context.color_range = 1
-            self._video = video
-            self._audio: Any = None
-            if sound is not None:
-                self._sound = sound.resampled(DELIVERY_SOUND_RATE_HZ)
-                self._audio = self._container.add_stream("aac", rate=DELIVERY_SOUND_RATE_HZ, layout="mono")
-                self._audio.bit_rate = coding.sound_bit_rate
-        except (av.error.FFmpegError, OSError) as exc:
-            raise EncodingError(f"The video file could not be opened for writing ({type(exc).__name__}).") from exc
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.finish()
-        elif not self._closed:
-            self._closed = True
-            # The file is given up: the exception that brought us here is the one to show.
-            with suppress(av.error.FFmpegError, OSError):
-                self._container.close()
-
-    @property
-    def num_frames(self) -> int:
-        return self._num_frames
-
-    def write_planes(self, planes: EncoderPlanes) -> None:
-        """Append one frame given as `encoder_planes` makes them."""
-        colour_2HW = np.clip(np.rint(planes.colour_2HW), 0, 255).astype(np.uint8)
-        packed = np.concatenate([planes.luma_HW.reshape(-1), colour_2HW.reshape(-1)])
-        frame = av.VideoFrame.from_ndarray(packed.reshape(self._height * 3 // 2, self._width), format="yuv420p")
-        frame.pts, frame.time_base = self._num_frames, 1 / self._rate
-        frame.colorspace, frame.color_range = 1, 1
-        self._mux(self._video, frame)
-        self._num_frames += 1
-        if self._audio is not None:
-            self._send_sound(math.ceil(self._num_frames / self._rate * DELIVERY_SOUND_RATE_HZ))
-
-    def write(self, frame_HWC: NDArray[np.uint8]) -> None:
-        """Append one sRGB frame."""
-        self.write_planes(encoder_planes(frame_HWC))
-
-    def finish(self) -> None:
-        """Append what is left of the sound, and complete the file."""
-        if self._closed:
-            return
-        if self._audio is not None:
-            self._send_sound(len(self._sound.samples_N))
-            self._mux(self._audio, None)
-        self._mux(self._video, None)
-        self._closed = True
-        try:
-            self._container.close()
-        except (av.error.FFmpegError, OSError) as exc:
-            raise EncodingError(f"The video file could not be completed ({type(exc).__name__}).") from exc
-
-    def _send_sound(self, end: int) -> None:
-        end = min(end, len(self._sound.samples_N))
-        if end <= self._sound_sent:
-            return
-        chunk_N = np.ascontiguousarray(self._sound.samples_N[self._sound_sent : end])
-        frame = av.AudioFrame.from_ndarray(chunk_N[None], format="fltp", layout="mono")
-        frame.sample_rate, frame.pts = DELIVERY_SOUND_RATE_HZ, self._sound_sent
-        frame.time_base = Fraction(1, DELIVERY_SOUND_RATE_HZ)
-        self._sound_sent = end
-        self._mux(self._audio, frame)
-
-    def _mux(self, stream: Any, frame: Any) -> None:
-        try:
-            for packet in stream.encode(frame):
-                self._container.mux(packet)
-        except (av.error.FFmpegError, OSError) as exc:
-            raise EncodingError(f"The encoder could not write the video ({type(exc).__name__}).") from exc
-
-
-def encode_clip(clip: Clip, dst: Path, coding: VideoCoding | None = None) -> None:
-    """Write a whole clip at its mean rate. Unmarked: `mark.produce` is what delivers."""
-    height, width = clip.frames_THWC.shape[1:3]
-    with VideoEncoder(
-        dst, width=width, height=height, rate_hz=clip.rate_hz, sound=clip.sound, coding=coding
-    ) as encoder:
-        for frame_HWC in clip.frames_THWC:
-            encoder.write(frame_HWC)

@@ -20,11 +20,13 @@ import av.error
 import numpy as np
 
 from watermark.boxes import cut, make
+from watermark.colour import EncoderPlanes, encoder_planes
 from watermark.embed import Embedder
+from watermark.encoding import DELIVERY_SOUND_RATE_HZ, VideoCoding
 from watermark.errors import EncodingError, InconsistentFramesError
 from watermark.live import EndReason, LiveSigner
 from watermark.mark import UnmarkedFrames
-from watermark.media import DELIVERY_SOUND_RATE_HZ, EncoderPlanes, Sound, VideoCoding, encoder_planes
+from watermark.media import Sound
 
 DEFAULT_SEGMENT_S = 1.0
 _STYP = make(b"styp", b"msdh" + bytes(4) + b"msdhmsixcmfs")

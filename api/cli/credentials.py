@@ -65,8 +65,9 @@ def bench_credentials(
     from watermark.authority import SigningAuthority
     from watermark.conformance import pattern_spec, scene
     from watermark.credentials import read_credentials, sign
+    from watermark.encoding import encode_clip, encode_sound_wav
     from watermark.live import LiveSigner, LiveVerifier
-    from watermark.media import Clip, encode_clip, encode_sound_wav
+    from watermark.media import Clip
     from watermark.tsa import TimeStampAuthority, TimeStampServer
 
     with reporting(as_json), tempfile.TemporaryDirectory() as scratch, progress_bar("signing"):
@@ -132,7 +133,7 @@ def _measured(job: Callable[[], object], runs: int) -> dict[str, float]:
 
 def _segment(frames_THWC: NDArray[np.uint8], sound: Sound) -> tuple[bytes, bytes]:
     """Init segment and the first second."""
-    from watermark.media import encoder_planes
+    from watermark.colour import encoder_planes
     from watermark.segments import SegmentEncoder
 
     height, width = frames_THWC.shape[1:3]

@@ -17,7 +17,8 @@ from api.evaluation import Evaluation, evaluate_render
 from policy.identity import SCOPE_DETECT_CREATE
 from tests.api.conftest import Running, make_wav, vetted
 from watermark.attacks import h264
-from watermark.media import decode_clip, encode_clip
+from watermark.encoding import encode_clip
+from watermark.media import decode_clip
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from tests.watermark.clips import talking
 from watermark.attacks import h264
 from watermark.authority import SigningAuthority
 from watermark.credentials import Ingredient, ManifestSpec, read_store
+from watermark.encoding import encode_clip, encode_sound_wav
 from watermark.manifest import SOFT_BINDING_ALGORITHM
 from watermark.mark import UnmarkedFrames, produce
-from watermark.media import encode_clip, encode_sound_wav
 from watermark.payload import MarkId
 from watermark.resolver import value_of
 

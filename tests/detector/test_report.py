@@ -22,19 +22,12 @@ from tests.detector.conftest import SmallTraining
 from tests.detector.drawing import draw_face
 from tests.watermark.clips import talking
 from watermark.audio_mark import AudioEmbedder
+from watermark.colour import encoder_planes
 from watermark.embed import Embedder
+from watermark.encoding import encode_clip, encode_sound_wav
 from watermark.errors import EmptyInputError, InputTooLargeError, UnsupportedMediaError
 from watermark.fingerprint import FingerprintTaker
-from watermark.media import (
-    Clip,
-    MediaLimits,
-    Sound,
-    decode_clip,
-    decode_sound,
-    encode_clip,
-    encode_sound_wav,
-    encoder_planes,
-)
+from watermark.media import Clip, MediaLimits, Sound, decode_clip, decode_sound
 from watermark.payload import MarkId
 from watermark.sound_coding import encode_sound
 

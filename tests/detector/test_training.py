@@ -22,7 +22,8 @@ from detector.score import Detector, read_weights, write_weights
 from detector.train import operating_point_on
 from tests.detector.conftest import QUOTAS, SmallTraining
 from tests.detector.drawing import draw_face
-from watermark.media import Clip, encode_clip
+from watermark.encoding import encode_clip
+from watermark.media import Clip
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 
 from watermark.authority import SigningAuthority
-from watermark.media import Clip, encode_clip, encode_sound_wav
+from watermark.encoding import encode_clip, encode_sound_wav
+from watermark.media import Clip
 
 _JPEG = "image/jpeg"
 

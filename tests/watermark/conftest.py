@@ -11,7 +11,8 @@ import pytest
 
 from tests.watermark.clips import talking
 from watermark.credentials import Ingredient, ManifestSpec, SigningAuthority
-from watermark.media import Clip, encode_sound_wav
+from watermark.encoding import encode_sound_wav
+from watermark.media import Clip
 from watermark.payload import MarkId
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -29,6 +29,7 @@ from watermark.credentials import (
     read_credentials,
     sign,
 )
+from watermark.encoding import encode_clip
 from watermark.errors import (
     AuthorityError,
     InvalidManifestSpecError,
@@ -36,7 +37,7 @@ from watermark.errors import (
     UnreadableMediaError,
     UnsupportedMediaError,
 )
-from watermark.media import Clip, encode_clip
+from watermark.media import Clip
 from watermark.payload import MarkId
 
 

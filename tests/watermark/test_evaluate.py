@@ -26,8 +26,9 @@ from watermark.attacks import (
     saturation,
     trim,
 )
+from watermark.encoding import encode_clip
 from watermark.evaluate import clips_below, evaluate, main
-from watermark.media import Clip, encode_clip
+from watermark.media import Clip
 from watermark.nulls import null_report, pictures_below
 from watermark.survival import table, write_survival
 from watermark.visibility import visibility

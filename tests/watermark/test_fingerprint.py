@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from generator.personas import sample_paths
 from tests.watermark.clips import talking
 from watermark.attacks import Attack, h264, resize
+from watermark.colour import encoder_planes
 from watermark.embed import Embedder
 from watermark.errors import InvalidManifestSpecError
 from watermark.extract import read_mark
@@ -28,7 +29,7 @@ from watermark.fingerprint import (
     compare,
     views,
 )
-from watermark.media import Clip, Sound, decode_sound, encoder_planes
+from watermark.media import Clip, Sound, decode_sound
 from watermark.payload import MarkId
 from watermark.sound_attacks import SOUND_SUITE
 

@@ -18,6 +18,7 @@ from watermark.authority import SigningAuthority
 from watermark.boxes import Box, cut, make
 from watermark.credentials import Ingredient, ManifestSpec, read_credentials
 from watermark.embed import Embedder
+from watermark.encoding import VideoCoding
 from watermark.errors import (
     ForeignSegmentError,
     InitSegmentError,
@@ -37,7 +38,7 @@ from watermark.errors import (
 from watermark.extract import read_mark
 from watermark.live import DIALECTS, ENCYPHER, SPECIFICATION, Dialect, LiveSigner, LiveVerifier, verify_stream
 from watermark.mark import UnmarkedFrames
-from watermark.media import Clip, Sound, VideoCoding, decode_clip
+from watermark.media import Clip, Sound, decode_clip
 from watermark.payload import MarkId
 from watermark.segments import LiveProducer, SegmentEncoder
 
@@ -406,7 +407,7 @@ def test_ingredients_are_named(stream: Stream, authority: SigningAuthority, live
 def test_segments_have_the_duration_that_was_asked_for(clip: Clip) -> None:
     encoder = SegmentEncoder(width=128, height=128, rate_hz=25.0, has_sound=False, segment_s=0.4)
     planes = np.zeros((128, 128), np.uint8)
-    from watermark.media import encoder_planes
+    from watermark.colour import encoder_planes
 
     segments = []
     for _ in range(25):

@@ -151,7 +151,7 @@ def test_a_killed_process_leaves_no_file_that_looks_whole(tmp_path: Path) -> Non
         from tests.watermark.clips import talking
         from watermark.credentials import Ingredient, ManifestSpec, SigningAuthority
         from watermark.mark import UnmarkedFrames, produce
-        from watermark.media import encode_sound_wav
+        from watermark.encoding import encode_sound_wav
         from watermark.payload import MarkId
 
         directory = Path(sys.argv[1])

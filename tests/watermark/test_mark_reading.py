@@ -26,10 +26,11 @@ from watermark.attacks import (
     trim,
 )
 from watermark.carriers import Carriers
+from watermark.colour import ColourTrack, encoder_planes
 from watermark.embed import Embedder
 from watermark.errors import FrameTooSmallError, InconsistentFramesError, InvalidMarkKeyError
 from watermark.extract import MAX_ATTEMPTS, MarkReading, read_mark
-from watermark.media import Clip, ColourTrack, encoder_planes
+from watermark.media import Clip
 from watermark.payload import MarkId
 
 

@@ -18,6 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.watermark.clips import lag_s, speechlike, talking
+from watermark.colour import colour_track, encoder_planes
+from watermark.encoding import VideoCoding, VideoEncoder, encode_clip, encode_sound_wav
 from watermark.errors import (
     EmptyInputError,
     EncodingError,
@@ -36,15 +38,9 @@ from watermark.media import (
     Clip,
     MediaLimits,
     Sound,
-    VideoCoding,
-    VideoEncoder,
-    colour_track,
     decode_clip,
     decode_colour_track,
     decode_sound,
-    encode_clip,
-    encode_sound_wav,
-    encoder_planes,
     probe,
 )
 
