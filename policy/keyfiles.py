@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
@@ -321,7 +322,7 @@ def _to_pem(key: PrivateKey) -> bytes:
 def _signing_key(path: Path, data: bytes) -> SigningKey:
     try:
         private_key = serialization.load_pem_private_key(data, password=None)
-    except (ValueError, TypeError) as exc:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
         raise KeyRingError(f"{path.name} is damaged; restore it from the backup.") from exc
     if not isinstance(private_key, (ed25519.Ed25519PrivateKey, ec.EllipticCurvePrivateKey)):
         raise KeyRingError(f"{path.name} is neither an Ed25519 nor a P-256 key; restore it from the backup.")
@@ -344,7 +345,7 @@ def _parse_public_keys(path: Path, data: bytes) -> dict[str, tuple[Retirement, .
             )
             for name, keys in entries.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, UnsupportedAlgorithm) as exc:
         raise KeyRingError(f"{path.name} is damaged; restore it from the backup.") from exc
 
 

@@ -33,6 +33,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 
 import pkcs11
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from pkcs11 import Attribute, GCMParams, KeyType, Mechanism, ObjectClass
@@ -443,7 +444,7 @@ def _parse_index(data: bytes) -> _Index:
             )
             for name in (*SIGNING_KEYS, *_IN_TOKEN)
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, UnsupportedAlgorithm) as exc:
         raise KeyRingError(f"{INDEX_FILE} is damaged; restore it from the backup.") from exc
     if not all(
         entries and (entries[0].public_key is not None) == (name in SIGNING_KEYS) for name, entries in index.items()

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
@@ -111,7 +112,7 @@ class Witness:
             raise WitnessStateError("There is no witness in this directory; run `placet witness init` first.") from exc
         except OSError as exc:
             raise _unusable(exc) from exc
-        except (ValueError, KeyError, TypeError, CheckpointError) as exc:
+        except (ValueError, KeyError, TypeError, UnsupportedAlgorithm, CheckpointError) as exc:
             raise WitnessStateError("The files of the witness are damaged; restore them from the backup.") from exc
         if not isinstance(key, ed25519.Ed25519PrivateKey):
             raise WitnessStateError(f"{_KEY_FILE} is not an Ed25519 key; restore it from the backup.")

@@ -1,14 +1,24 @@
 """Outside programs that tests may use: `@pytest.mark.needs("chromium")` skips, with the reason, where one is absent.
 
 `make tools` installs them all; continuous integration has them all, so nothing is skipped there.
+
+Made-up input (Hypothesis) is the same in every run, so that a red test means a change; `HYPOTHESIS_PROFILE=explore
+pytest …` looks for what nobody has thought of yet.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No deadline: how long an example takes says more about the machine.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 NODE_MODULES = Path(__file__).parent / "simulators" / "node" / "node_modules"
 GO_MODULE_SOURCE = Path("/usr/share/gocode/src/golang.org/x/mod/sumdb")

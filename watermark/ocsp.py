@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -98,7 +99,7 @@ class OcspResponder:
             query = ocsp.load_der_ocsp_request(request)
             algorithm, serial = query.hash_algorithm, query.serial_number
             issuer = (query.issuer_name_hash, query.issuer_key_hash)
-        except (ValueError, NotImplementedError):
+        except (ValueError, UnsupportedAlgorithm, NotImplementedError):  # the last: about several certificates
             return _refusal(ocsp.OCSPResponseStatus.MALFORMED_REQUEST)
         # (2) by the intermediate that we answer for
         if issuer != _issuer_hashes(self._issuer, algorithm):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from policy.consent import PURPOSE_RESEARCH, Consent, ConsentStatement, new_subject_key, public_jwk, sign_statement
 from policy.consent import verify_consent as verify
@@ -17,9 +16,6 @@ from policy.gate import Gate
 from policy.identity import SCOPE_RENDER_CREATE, Actor
 from policy.keys import KeyRing
 from policy.log import Log
-
-settings.register_profile("placet", deadline=None)  # how long an example takes says more about the machine
-settings.load_profile("placet")
 
 ORIGIN = "placet.test/log"
 PORTRAIT, SPEECH, CONTROLS = b"a portrait", b"a speech track", {"seed": 7, "intensity": 0.5}

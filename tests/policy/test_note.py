@@ -52,6 +52,8 @@ def test_signatures_of_others_are_passed_over() -> None:
     other = sign_checkpoint("placet.test/log", 42, EMPTY_ROOT, ed25519.Ed25519PrivateKey.generate())
     cosigned = CHECKPOINT + (other.rpartition("\n\n")[2]).encode()
     assert verify_checkpoint(cosigned, KEY.public_key()).size == 42
+    twice = CHECKPOINT + (CHECKPOINT.rpartition(b"\n\n")[2])
+    assert verify_checkpoint(twice, KEY.public_key()).size == 42
     with pytest.raises(CheckpointError):
         verify_checkpoint(other.encode(), KEY.public_key())
 

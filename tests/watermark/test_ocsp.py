@@ -91,6 +91,13 @@ def test_strangers_are_not_answered_for(pki: Path, tmp_path: Path) -> None:
     assert unknown.certificate_status == ocsp.OCSPCertStatus.UNKNOWN
 
 
+def test_a_hash_that_nobody_knows_gets_a_refusal(pki: Path) -> None:
+    request = request_about(SigningAuthority.load(pki).leaf, pki)
+    sha1 = bytes.fromhex("2b0e03021a")
+    answer = ocsp.load_der_ocsp_response(OcspResponder(pki).reply(request.replace(sha1, sha1[:-1] + b"\x7f")))
+    assert answer.response_status == ocsp.OCSPResponseStatus.MALFORMED_REQUEST
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(max_size=200))
 def test_any_bytes_get_a_refusal(pki: Path, data: bytes) -> None:
