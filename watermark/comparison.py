@@ -5,7 +5,8 @@ which is put into the folder `--peers` by itself, without what it drags in: `pip
 `comparison-requirements.txt`, once. It runs in a process of its own that sees that folder.
 
 A peer's bits are voted on over the frames of the clip; its payload (32 and 64 bits) counts as recovered when every bit
-is right. Peers know nothing of geometry: they get the attacked frames as they are.
+is right. Peers know nothing of geometry: they get the attacked frames as they are. With `--out`, what each method
+did on each clip is kept as soon as it is done: a run that was cut short goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import argparse
 import hashlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from watermark.attacks import SUITE
-from watermark.embed import Embedder
+from watermark.colour import encoder_planes
+from watermark.embed import AMPLITUDE, LUMA_AMPLITUDE, Embedder
 from watermark.evaluate import clips_below
 from watermark.extract import receive
 from watermark.media import Clip, decode_clip
 from watermark.payload import NUM_ID_BITS, MarkId
+from watermark.tile import TILE_GAIN
 from watermark.visibility import visibility
 
 ATTACKS = (
@@ -66,7 +71,12 @@ PEERS = (Peer("rivaGan", 4), Peer("dwtDctSvd", 8))
 
 
 def compare(
-    clips: Sequence[Path], peers_folder: Path, *, duration_s: float = 1.0, with_jod: bool = True
+    clips: Sequence[Path],
+    peers_folder: Path,
+    *,
+    duration_s: float = 1.0,
+    with_jod: bool = True,
+    keep_in: Path | None = None,
 ) -> dict[str, Any]:
     """Mark, attack and read with every method.
 
@@ -75,22 +85,52 @@ def compare(
         peers_folder: where `invisible-watermark` is, or is put.
         duration_s: how much of each clip is used.
         with_jod: also run ColorVideoVDP where it is installed.
-    Returns: for every method its visibility, its time per frame, and for every attack the share of clips recovered and
-        of right bits.
+        keep_in: a folder for finished pieces; what is found there is not done again.
+    Returns: for every method its visibility, its processor time per frame, and for every attack the share of clips
+        recovered and of right bits.
     """
     _install(peers_folder)
     rows: dict[str, list[dict[str, Any]]] = {"placet": [], **{peer.method: [] for peer in PEERS}}
     for number, path in enumerate(clips):
         original = decode_clip(path, stop_after_s=duration_s, fit_within_px=_SIDE_PX)
         payload = hashlib.sha256(b"comparison %d" % number).digest()
-        rows["placet"].append(_ours(original, payload, with_jod))
+
+        def ours(original: Clip = original, payload: bytes = payload) -> dict[str, Any]:
+            return _ours(original, payload, with_jod)
+
+        rows["placet"].append(_kept(ours, path, "placet", (duration_s, with_jod, number, *_STRENGTHS), keep_in))
         for peer in PEERS:
-            rows[peer.method].append(_theirs(original, payload, peer, peers_folder, with_jod))
+
+            def theirs(original: Clip = original, payload: bytes = payload, peer: Peer = peer) -> dict[str, Any]:
+                return _theirs(original, payload, peer, peers_folder, with_jod)
+
+            rows[peer.method].append(_kept(theirs, path, peer.method, (duration_s, with_jod, number), keep_in))
     return {
         "num_clips": len(clips),
         "duration_s": duration_s,
         "methods": {method: _over_clips(found) for method, found in rows.items()},
     }
+
+
+_STRENGTHS = (AMPLITUDE, LUMA_AMPLITUDE, TILE_GAIN)
+
+
+def _kept(
+    measure: Callable[[], dict[str, Any]], path: Path, method: str, settings: tuple[float, ...], folder: Path | None
+) -> dict[str, Any]:
+    """What `measure` gives, or gave in an earlier run with the same settings."""
+    if folder is None:
+        return measure()
+    digest = hashlib.sha256(path.read_bytes() + repr((settings, ATTACKS)).encode()).hexdigest()[:12]
+    piece = folder / f"{path.stem}-{method}-{digest}.json"
+    if piece.is_file():
+        return dict(json.loads(piece.read_text()))
+    found = measure()
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = piece.with_suffix(".partial")
+    unfinished.write_text(json.dumps(found))
+    unfinished.replace(piece)
+    return found
 
 
 def _over_clips(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -120,7 +160,13 @@ def _ours(original: Clip, payload: bytes, with_jod: bool) -> dict[str, Any]:
     height, width = original.frames_THWC.shape[1:3]
     embedder = Embedder(key, mark_id, width, height, original.rate_hz)
     marked_THWC = embedder.apply(original.frames_THWC)
-    results = {}
+    times_ms = []
+    for index, frame_HWC in enumerate(original.frames_THWC):
+        planes = encoder_planes(frame_HWC)
+        started_at_s = time.process_time()
+        embedder.mark_planes(planes, index)
+        times_ms.append(1e3 * (time.process_time() - started_at_s))
+    results: dict[str, tuple[bool, float]] = {}
     for name in ATTACKS:
         best, recovered = None, False
         for received in receive(SUITE[name](Clip(marked_THWC, original.rate_hz)), key):
@@ -131,8 +177,11 @@ def _ours(original: Clip, payload: bytes, with_jod: bool) -> dict[str, Any]:
                 break
         wrong = NUM_ID_BITS if best is None else (best.mark_id.value ^ mark_id.value).bit_count()
         results[name] = (recovered, 1.0 if recovered else 1.0 - wrong / NUM_ID_BITS)
-    return {"num_bits": NUM_ID_BITS, "embed_ms_per_frame": None, **_seen(marked_THWC, original, with_jod)} | {
-        "attacks": results
+    return {
+        "num_bits": NUM_ID_BITS,
+        "embed_ms_per_frame": statistics.median(times_ms),
+        **_seen(marked_THWC, original, with_jod),
+        "attacks": results,
     }
 
 
@@ -184,15 +233,18 @@ def table(report: dict[str, Any]) -> str:
         "| | " + " | ".join(f"{method} ({found['num_bits']} bits)" for method, found in methods.items()) + " |",
         "|---|" + "---|" * len(methods),
     ]
-    for what, label in (("jod", "ColorVideoVDP"), ("psnr_db", "PSNR, dB"), ("ssim", "SSIM")):
-        lines.append(f"| {label} | " + " | ".join(str(found[what]) for found in methods.values()) + " |")
+    for what, label, decimals in (
+        ("jod", "ColorVideoVDP", 2),
+        ("psnr_db", "PSNR, dB", 1),
+        ("ssim", "SSIM", 3),
+        ("embed_ms_per_frame", "marking one frame, ms of processor time", 1),
+    ):
+        cells = ["–" if found[what] is None else f"{found[what]:.{decimals}f}" for found in methods.values()]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
     for name in ATTACKS:
-        cells = [found["attacks"][name] for found in methods.values()]
-        lines.append(
-            f"| {name} | "
-            + " | ".join(f"{100 * cell['recovery']:.0f} % ({cell['bit_accuracy']:.2f})" for cell in cells)
-            + " |"
-        )
+        attacked = [found["attacks"][name] for found in methods.values()]
+        cells = [f"{100 * each['recovery']:.0f} % ({each['bit_accuracy']:.2f})" for each in attacked]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -210,7 +262,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     clips = clips_below(options.clips)[: options.max_clips]
     if not clips:
         parser.error(f"there is no video file in {options.clips}")
-    report = compare(clips, options.peers, duration_s=options.seconds, with_jod=not options.no_jod)
+    report = compare(
+        clips,
+        options.peers,
+        duration_s=options.seconds,
+        with_jod=not options.no_jod,
+        keep_in=None if options.out is None else options.out / "pieces",
+    )
     if options.out is not None:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "comparison.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
