@@ -130,18 +130,7 @@ class ApplicationBook:
         """Let the applicant in, for a term and within budgets. Raises NotFoundError, ConflictError."""
         with self._database.write() as session:
             application = self._open(session, application_id)
-            wish = Wish(
-                kind=application.kind,
-                name=application.name,
-                org=application.org,
-                contact=application.contact,
-                project=application.project,
-                ethics_reference=application.ethics_reference,
-                scopes=frozenset(application.scopes),
-                term_days=application.term_days,
-                budget_s_per_day=application.budget_s_per_day,
-            )
-            vetting = _vetting(wish, grant, self._now())
+            vetting = _vetting(application, grant, self._now())
             client = self._clients.enter(session, vetting, application.jwks, application.log_index)
             self._close(session, application, APPROVED, "", operator_id, client.client_id)
         return application, client
@@ -186,7 +175,7 @@ class ApplicationBook:
         application.closing_index = evidence.index
 
 
-def _vetting(wish: Wish, grant: Grant, now: float) -> Vetting:
+def _vetting(wish: Wish | Application, grant: Grant, now: float) -> Vetting:
     """A wish as far as it is granted."""
     term_days = wish.term_days if grant.term_days is None else grant.term_days
     return Vetting(
@@ -195,7 +184,7 @@ def _vetting(wish: Wish, grant: Grant, now: float) -> Vetting:
         org=wish.org,
         project=wish.project,
         ethics_reference=wish.ethics_reference,
-        scopes=wish.scopes,
+        scopes=frozenset(wish.scopes),
         term_expires_at=now + term_days * DAY_S,
         budget_s_per_day=wish.budget_s_per_day if grant.budget_s_per_day is None else grant.budget_s_per_day,
         max_concurrent=DEFAULT_CONCURRENT if grant.max_concurrent is None else grant.max_concurrent,
