@@ -60,6 +60,7 @@ def evaluate(
     null_windows: int = 0,
     keep_in: Path | None = None,
     progress: Progress | None = None,
+    carried: tuple[bytes, MarkId] | None = None,
 ) -> dict[str, Any]:
     """Mark, attack and read `clips`; 3 s of each, one clip in memory at a time.
 
@@ -71,6 +72,8 @@ def evaluate(
         null_windows: how many unmarked or wrongly keyed windows to read beside (see `nulls`).
         keep_in: a folder for finished pieces; what is found there is not done again.
         progress: see `Progress`.
+        carried: key and id of the mark that the clips carry already, being deliveries; that one is attacked and read,
+            instead of a second one above it. Visibility and time are those of a mark with the evaluation's own key.
     Returns: a report that JSON can hold: `jod_median`, `jod_worst`, `psnr_db`, `ssim` (medians), `attacks` (recovery
         and bit accuracy of each), `false_positives`, `speed`, `clips`.
     """
@@ -84,8 +87,8 @@ def evaluate(
             if progress is not None:
                 progress(number * steps_per_clip + step, num_steps, f"{path.name}: {label}")
 
-        kept = None if keep_in is None else keep_in / f"{path.stem}-{_fingerprint(path, seed)}.json"
-        records.append(_evaluate_clip(path, attacks, seed, measure_visibility, kept, tell))
+        kept = None if keep_in is None else keep_in / f"{path.stem}-{_fingerprint(path, seed, carried)}.json"
+        records.append(_evaluate_clip(path, attacks, seed, measure_visibility, kept, tell, carried))
         done += steps_per_clip
     nulls = None
     if null_windows:
@@ -97,8 +100,8 @@ def evaluate(
     return _report(records, list(attacks), nulls)
 
 
-def _fingerprint(path: Path, seed: int) -> str:
-    settings = (_VERSION, AMPLITUDE, LUMA_AMPLITUDE, TILE_GAIN, seed)
+def _fingerprint(path: Path, seed: int, carried: tuple[bytes, MarkId] | None) -> str:
+    settings = (_VERSION, AMPLITUDE, LUMA_AMPLITUDE, TILE_GAIN, seed) + (("carried",) if carried else ())
     return hashlib.sha256(path.read_bytes() + repr(settings).encode()).hexdigest()[:12]
 
 
@@ -109,6 +112,7 @@ def _evaluate_clip(
     measure_visibility: bool,
     kept: Path | None,
     tell: Callable[[int, str], None],
+    carried: tuple[bytes, MarkId] | None,
 ) -> dict[str, Any]:
     record: dict[str, Any] = {"clip": path.name, "attacks": {}}
     if kept is not None and kept.is_file():
@@ -127,10 +131,11 @@ def _evaluate_clip(
     original = decode_clip(path, stop_after_s=CLIP_S)
     delivered, embed_ms = _delivered(original, key, mark_id)
     record.setdefault("embed_ms", embed_ms)
+    attacked, with_its_key, with_its_id = (original, *carried) if carried else (delivered, key, mark_id)
     for step, (name, attack) in enumerate(attacks.items()):
         tell(1 + step, name)
         if name not in record["attacks"]:
-            record["attacks"][name] = _survival(attack(delivered), key, mark_id)
+            record["attacks"][name] = _survival(attack(attacked), with_its_key, with_its_id)
             keep()
     tell(1 + len(attacks), "visibility and false positives")
     if "nulls" not in record:

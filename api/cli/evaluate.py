@@ -18,6 +18,7 @@ from api.cli.lab import Attest, machine
 from api.cli.output import Json, emit, progress_bar, reporting, stop_negative
 from api.cli.places import Home, settings_for
 from api.errors import InvalidFieldError
+from watermark.payload import MarkId
 
 app = typer.Typer(help="How good it is. Renders pass the gate, are logged and marked.", no_args_is_help=True)
 
@@ -138,6 +139,7 @@ def evaluate_watermark(
 ) -> None:
     """Mark clips with a key of this evaluation, attack them, read them back blindly, and measure how visible it is.
 
+    Without --clips a delivery of the persona is attacked, with the mark that it carries.
     Visibility (ColorVideoVDP, 10 = no difference) needs the extra “quality”. Status 1 if a promise is broken.
     """
     from watermark.attacks import QUICK, SUITE
@@ -145,8 +147,12 @@ def evaluate_watermark(
     from watermark.survival import table, write_survival
 
     with reporting(as_json), tempfile.TemporaryDirectory() as scratch, progress_bar("attacking") as tell:
-        files = [_persona_clip(Path(scratch), home)] if clips is None else [clips] if clips.is_file() else []
-        files = files or clips_below(clips or Path(scratch))
+        carried = None
+        if clips is None:
+            delivery, carried = _persona_delivery(Path(scratch), home)
+            files = [delivery]
+        else:
+            files = [clips] if clips.is_file() else clips_below(clips)
         if not files:
             raise InvalidFieldError(f"There is no video file in {clips}.")
         report = evaluate(
@@ -156,6 +162,7 @@ def evaluate_watermark(
             null_windows=null_windows,
             keep_in=None if out is None else out / "pieces",
             progress=lambda done, total, _what: tell(done / total),
+            carried=carried,
         )
         if out is not None:
             write_survival(report, out)
@@ -169,8 +176,8 @@ def evaluate_watermark(
         emit(as_json, result, text)
 
 
-def _persona_clip(folder: Path, home: Path | None) -> Path:
-    """A render of the first persona with its own sample, through the gate."""
+def _persona_delivery(folder: Path, home: Path | None) -> tuple[Path, tuple[bytes, MarkId]]:
+    """A render of the first persona with its own sample, through the gate; key and id of the mark that it carries."""
     from api.evaluation import evaluate_render, laboratory
     from generator.personas import list_personas, sample_paths
 
@@ -183,7 +190,7 @@ def _persona_clip(folder: Path, home: Path | None) -> Path:
             attested_class="synthetic",
             out=folder / "persona.mp4",
         )
-    return made.file
+        return made.file, (service.keys.watermark_key, MarkId.from_hex(made.render.mark_id))
 
 
 @app.command("detector")
