@@ -12,21 +12,32 @@ import queue
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from api.engine.wire import ConnectionLostError, Message, receive, send
 from api.errors import RemoteError
 
 
 class Progress:
-    """What a handler may say to the gateway while it works: how far it is, and questions."""
+    """What a handler and the gateway may say to each other while it works: how far it is, questions, parts.
 
-    def __init__(self, connection: socket.socket, inbox: queue.SimpleQueue[Message]) -> None:
-        self._connection, self._inbox = connection, inbox
+    Attributes:
+        fed: what the gateway hands to the job that is under way, in order.
+    """
+
+    def __init__(
+        self, connection: socket.socket, inbox: queue.SimpleQueue[Message], fed: queue.SimpleQueue[Message]
+    ) -> None:
+        self._connection, self._inbox, self.fed = connection, inbox, fed
 
     def __call__(self, fraction: float) -> None:
         """Tell the fraction done, 0..1."""
         send(self._connection, {"type": "progress", "fraction": fraction})
+
+    def tell(self, header: Mapping[str, Any], attachments: Mapping[str, bytes] | None = None) -> None:
+        """Hand over something before the job is done."""
+        send(self._connection, {**header, "type": "event"}, attachments)
 
     def ask(self, header: dict[str, str], attachments: dict[str, bytes]) -> Message:
         """Ask the gateway something, and wait. Raises: RemoteError: it refuses."""
@@ -57,17 +68,20 @@ def serve(connection: socket.socket, prepare: Callable[[Message], Handler]) -> N
         prepare: gets the hello message, loads what is needed and returns the handler of jobs.
     """
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()
+    fed: queue.SimpleQueue[Message] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(connection, inbox, fed), daemon=True).start()
     try:
         handler = prepare(inbox.get())
     except Exception as error:
         send(connection, describe(error))
         return
     send(connection, {"type": "ready"})
-    progress = Progress(connection, inbox)
+    progress = Progress(connection, inbox, fed)
     while True:
         message = inbox.get()
         try:
+            while not fed.empty():  # what came too late for the job before
+                fed.get_nowait()
             result = handler(message, progress)
             send(connection, {**result.header, "type": "result"}, result.attachments)
         except ConnectionLostError:
@@ -85,9 +99,10 @@ def describe(error: Exception) -> dict[str, str]:
     return {"type": "error", "code": "engine.failed", "sentence": "The engine failed on this input: tell the operator."}
 
 
-def _read(connection: socket.socket, inbox: queue.SimpleQueue[Message]) -> None:
+def _read(connection: socket.socket, inbox: queue.SimpleQueue[Message], fed: queue.SimpleQueue[Message]) -> None:
     while True:
         try:
-            inbox.put(receive(connection))
+            message = receive(connection)
         except Exception:
             os._exit(0)
+        (fed if message.header.get("type") == "feed" else inbox).put(message)

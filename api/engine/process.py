@@ -48,6 +48,7 @@ class EngineProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: socket.socket | None = None
         self._job = threading.Lock()
+        self._sending = threading.Lock()
         self._closed = False
         self._ready = False
         self.num_starts = 0
@@ -80,6 +81,7 @@ class EngineProcess:
         wall_s: float,
         on_progress: Callable[[float], None] | None = None,
         on_question: Callable[[Message], Message] | None = None,
+        on_event: Callable[[Message], None] | None = None,
     ) -> Message:
         """Have one job done.
 
@@ -89,6 +91,7 @@ class EngineProcess:
             wall_s: the process is stopped if it says nothing at all for this long.
             on_progress: told a fraction 0..1 now and then.
             on_question: answers what the process asks while it works; what it raises goes back as the answer.
+            on_event: told what the process has ready before the job is done, such as the parts of a stream.
         Raises:
             RemoteError: the job failed with one of our errors.
             EngineTimeoutError, EngineDiedError: the process is gone; the next call starts another.
@@ -98,7 +101,8 @@ class EngineProcess:
             job = header() if callable(header) else header
             connection.settimeout(wall_s)
             try:
-                send(connection, job, attachments)
+                with self._sending:
+                    send(connection, job, attachments)
                 while True:
                     message = receive(connection)
                     match message.header.get("type"):
@@ -107,6 +111,8 @@ class EngineProcess:
                                 on_progress(float(message.header["fraction"]))
                         case "question" if on_question is not None:
                             self._answer(connection, message, on_question)
+                        case "event" if on_event is not None:
+                            on_event(message)
                         case "result":
                             return message
                         case "error":
@@ -123,8 +129,18 @@ class EngineProcess:
                 self._stop()
                 raise
 
-    @staticmethod
-    def _answer(connection: socket.socket, question: Message, on_question: Callable[[Message], Message]) -> None:
+    def feed(self, header: Mapping[str, Any], attachments: Mapping[str, bytes] | None = None) -> None:
+        """Hand more to the job that is under way, from any thread. Raises: EngineDiedError: there is no process."""
+        connection = self._connection
+        if connection is None:
+            raise EngineDiedError("The engine stopped in the middle of the job: try again.")
+        try:
+            with self._sending:
+                send(connection, {**header, "type": "feed"}, attachments)
+        except (ConnectionLostError, TimeoutError) as exc:
+            raise EngineDiedError("The engine stopped in the middle of the job: try again.") from exc
+
+    def _answer(self, connection: socket.socket, question: Message, on_question: Callable[[Message], Message]) -> None:
         try:
             answer = on_question(question)
         except Exception as error:
@@ -132,9 +148,11 @@ class EngineProcess:
             if not isinstance(code, str):
                 logger.error("a question of an engine process could not be answered", exc_info=error)
             refusal = (code, str(error)) if isinstance(code, str) else ("engine.failed", "The gateway cannot answer.")
-            send(connection, {"type": "error", "code": refusal[0], "sentence": refusal[1]})
+            with self._sending:
+                send(connection, {"type": "error", "code": refusal[0], "sentence": refusal[1]})
             return
-        send(connection, {**answer.header, "type": "answer"}, answer.attachments)
+        with self._sending:
+            send(connection, {**answer.header, "type": "answer"}, answer.attachments)
 
     def close(self) -> None:
         """Stop the process for good."""
