@@ -49,16 +49,24 @@ _NUM_PILOT_GROUPS = 30
 _FEARED_NOISE_DB, _FEAR = 20.0, 0.7
 """The embedder steers mostly by what a reader hears through white noise of this level."""
 MIN_RATE_HZ = 12_000
+_BLOCK_CELLS, _AHEAD_CELLS, _HISTORY_CELLS = 8, 1, 250
+"""Cells that are decided at a time; how many after them must be known; how many count as the recent past (4 s)."""
+_FILTER_FRAME_S = 0.016
 
 
 class AudioEmbedder:
-    """Hides one mark in one sound.
+    """Hides one mark in sounds.
+
+    `apply` takes a whole sound; `stream` gives an object that takes it in pieces as they come, and whose output is the
+    same to the last bit, whatever the pieces.
 
     Args:
         key: 32 secret bytes, the same as for the picture.
         mark_id: what to hide.
         rate_hz: of the sounds to come; at 12 kHz and above the whole band of the mark fits.
         mean_db: strength, see `MEAN_DB`.
+    Attributes:
+        latency_s: how much later than its input the output of a stream comes, at most: 0.176 s.
     Raises: InvalidMarkKeyError.
     """
 
@@ -74,62 +82,187 @@ class AudioEmbedder:
         word = np.concatenate([encode(mark_id), np.ones(_NUM_PILOT_GROUPS)])
         self._symbols_CB, self._signs_CB = symbols_CB, plan.signs_CB * word[symbols_CB]
         self._strength = mean_db / MEAN_DB
-        self._frame = 4 * round(0.016 * rate_hz / 4)
+        self.latency_s = (_BLOCK_CELLS + _AHEAD_CELLS + 2) * CELL_S
 
     def apply(self, samples_N: NDArray[np.floating]) -> NDArray[np.float32]:
         """A marked copy of a sound: float32, as long, in −1..1 (turned down where the mark would clip it)."""
+        stream = self.stream()
+        return np.concatenate([stream.write(samples_N), stream.finish()])
+
+    def stream(self) -> AudioStream:
+        """A new sound, to be marked piece by piece."""
+        return AudioStream(self._symbols_CB, self._signs_CB, self.rate_hz, self._strength)
+
+
+class AudioStream:
+    """One sound on its way, marked as it comes: `AudioEmbedder.stream` makes it.
+
+    What is written comes back marked, in order and complete, but later, by `AudioEmbedder.latency_s` at most: a block
+    of cells is decided when it is there with what follows closely, by what was heard in the last seconds. Nothing
+    depends on how the sound was cut into pieces: joined, the output is that of `AudioEmbedder.apply`.
+
+    (1) From the energies of cells and the word, factors for a block of cells; (2) the sound filtered by them; (3)
+    turned down where it would exceed full scale.
+    """
+
+    def __init__(
+        self, symbols_CB: NDArray[np.int64], signs_CB: NDArray[np.float64], rate_hz: int, strength: float
+    ) -> None:
+        self._symbols_CB, self._signs_CB, self._rate_hz, self._strength = symbols_CB, signs_CB, rate_hz, strength
+        self._input = _Window()
+        common = math.gcd(GRID_RATE_HZ, rate_hz)
+        self._ratio = GRID_RATE_HZ // common, rate_hz // common
+        # How many samples to either side matter to one at the grid's rate (`scipy.signal.resample_poly`)
+        self._reach = math.ceil(10 * max(1.0, rate_hz / GRID_RATE_HZ)) + 1
+        self._num_in = self._num_out = 0
+        self._next_block = 0
+        # (1) what was heard: energies of the last cells, and what a reader will have made of them
+        self._power_CB = np.zeros((0, NUM_BANDS))
+        self._heard_K, self._unit_K = np.zeros((2, NUM_SYMBOLS + _NUM_PILOT_GROUPS))
+        # (2) the filter: frames, of which three quarters overlap, and what they have added up to so far
+        self._frame = 4 * round(_FILTER_FRAME_S * rate_hz / 4)
+        self._hop = self._frame // 4
+        self._window = np.sqrt(np.hanning(self._frame + 1)[:-1]).astype(np.float32)
+        bands = np.searchsorted(BAND_EDGES_HZ, np.arange(self._frame // 2 + 1) * rate_hz / self._frame) - 1
+        self._inside = (bands >= 0) & (bands < NUM_BANDS)
+        self._bands = bands[self._inside]
+        self._next_frame = 0
+        self._sum = np.zeros(self._frame - self._hop, np.float32)
+        # (3) the limiter
+        self._waiting = np.zeros(0, np.float32)
+        self._level = 1.0
+
+    def write(self, samples_N: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Take the next samples, however many; returns what of the sound is ready: float32, in −1..1."""
         samples_N = np.asarray(samples_N, np.float32)
-        if len(samples_N) < self._frame:
-            return samples_N.copy()
-        marked_N = self._filtered(samples_N, self._gains_db(samples_N))
-        peak = float(np.abs(marked_N).max())
-        return marked_N / np.float32(peak) if peak > 1.0 >= float(np.abs(samples_N).max()) else marked_N
+        self._num_in += len(samples_N)
+        self._input.append(samples_N)
+        return self._marked(lambda: self._end_of_block() <= self._num_in)
 
-    def _gains_db(self, samples_N: NDArray[np.float32]) -> NDArray[np.float64]:
-        """What is done to each cell: (C, B)."""
-        at_grid_rate_N = Sound(samples_N, self.rate_hz).resampled(GRID_RATE_HZ).samples_N
-        power_CB = Spectrogram(at_grid_rate_N).band_power().cells(phases=1)
-        host_CB, weights_CB = evidence(power_CB, phases=1)
-        if power_CB.size:
-            noisy_host_CB, noisy_weights_CB = evidence(power_CB + _feared_noise_B(power_CB), phases=1)
-            host_CB = (1 - _FEAR) * host_CB + _FEAR * noisy_host_CB
-            weights_CB = (1 - _FEAR) * weights_CB + _FEAR * noisy_weights_CB
-        gains_CB = np.zeros((len(host_CB), NUM_BANDS))
-        num_symbols = NUM_SYMBOLS + _NUM_PILOT_GROUPS
-        heard_K, unit_K = np.zeros(num_symbols), np.zeros(num_symbols)
-        for start in range(0, len(host_CB), PERIOD_CELLS):
-            host = host_CB[start : start + PERIOD_CELLS]
-            weights = weights_CB[start : start + PERIOD_CELLS]
-            signs, symbols = self._signs_CB[: len(host)].ravel(), self._symbols_CB[: len(host)].ravel()
-            # What a reader of the last few periods will have heard of each symbol, against what it should hear.
-            heard_K = _MEMORY * heard_K + np.bincount(symbols, host.ravel() * signs, num_symbols)
-            now_K = np.bincount(symbols, weights.ravel() * _RESPONSE_PER_DB, num_symbols)
-            unit_K = _MEMORY * unit_K + now_K
-            wanted_K = (MEAN_DB * unit_K - heard_K) / np.maximum(now_K, 1e-6)
-            gain_K = np.where(now_K > 1e-3, np.clip(wanted_K, LEAST_DB, MOST_DB), MEAN_DB)
-            heard_K += now_K * gain_K
-            gains_CB[start : start + len(host)] = (gain_K[symbols] * signs).reshape(len(host), NUM_BANDS)
-        return self._strength * gains_CB
+    def finish(self) -> NDArray[np.float32]:
+        """Returns all that has not been returned yet. The stream is used up."""
+        return self._marked(lambda: self._num_out < self._num_in)
 
-    def _filtered(self, samples_N: NDArray[np.float32], gains_CB: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Weighted overlap-add: square-root Hann frames of 16 ms, three quarters overlapping."""
-        frame, hop = self._frame, self._frame // 4
-        window = np.sqrt(np.hanning(frame + 1)[:-1]).astype(np.float32)
-        bands = np.searchsorted(BAND_EDGES_HZ, np.arange(frame // 2 + 1) * self.rate_hz / frame) - 1
-        inside = (bands >= 0) & (bands < NUM_BANDS)
-        factors_CB = (10.0 ** (gains_CB / 20)).astype(np.float32)
-        padded = np.pad(samples_N, (frame, frame + hop))
-        out = np.zeros(len(padded), np.float32)
-        frames_MN = np.lib.stride_tricks.sliding_window_view(padded, frame)[::hop]
-        centres_s = (np.arange(len(frames_MN)) * hop - frame / 2) / self.rate_hz
-        cells_M = np.clip((centres_s / CELL_S + 1e-9).astype(int), 0, len(gains_CB) - 1)
-        for start in range(0, len(frames_MN), 1024):
-            spectrum = np.fft.rfft(frames_MN[start : start + 1024] * window, axis=1)
-            spectrum[:, inside] *= factors_CB[cells_M[start : start + 1024]][:, bands[inside]]
-            for index, part in enumerate(np.fft.irfft(spectrum, frame, axis=1).astype(np.float32), start):
-                out[index * hop : index * hop + frame] += part * window
-        out /= float(np.sum(window**2)) / hop
-        return out[frame : frame + len(samples_N)]
+    def _marked(self, is_ready: Callable[[], bool]) -> NDArray[np.float32]:
+        parts = [np.zeros(0, np.float32)]
+        while is_ready():
+            part = self._limited(self._filtered(self._factors_CB()))
+            parts.append(part[: self._num_in - self._num_out])
+            self._num_out += len(parts[-1])
+            self._next_block += 1
+        return np.concatenate(parts)
+
+    def _end_of_block(self) -> int:
+        """How many samples must be there to decide the next block, and to filter it."""
+        cells = (self._next_block + 1) * _BLOCK_CELLS + _AHEAD_CELLS + 1
+        return math.ceil(cells * CELL_S * self._rate_hz) + self._reach
+
+    # ---- (1) how much louder or softer each cell becomes
+
+    def _factors_CB(self) -> NDArray[np.float32]:
+        """Amplitude factors of the cells of the next block: (C, B)."""
+        begin = self._next_block * _BLOCK_CELLS
+        first = begin + _AHEAD_CELLS if begin else 0
+        new_CB = self._energies(first, begin + _BLOCK_CELLS + _AHEAD_CELLS)
+        self._power_CB = np.concatenate([self._power_CB, new_CB])[-(_HISTORY_CELLS + _AHEAD_CELLS) :]
+        now = slice(-_BLOCK_CELLS - _AHEAD_CELLS, -_AHEAD_CELLS)
+        host_CB, weights_CB = evidence(self._power_CB, phases=1)
+        noisy_host_CB, noisy_weights_CB = evidence(self._power_CB + _feared_noise_B(self._power_CB), phases=1)
+        rows = np.arange(begin, begin + _BLOCK_CELLS) % PERIOD_CELLS
+        signs, symbols = self._signs_CB[rows].ravel(), self._symbols_CB[rows].ravel()
+        host = ((1 - _FEAR) * host_CB[now] + _FEAR * noisy_host_CB[now]).ravel()
+        weights = ((1 - _FEAR) * weights_CB[now] + _FEAR * noisy_weights_CB[now]).ravel()
+        # What a reader of the last few periods will have heard of each symbol, against what it should hear.
+        num_symbols, memory = len(self._heard_K), _MEMORY ** (_BLOCK_CELLS / PERIOD_CELLS)
+        self._heard_K = memory * self._heard_K + np.bincount(symbols, host * signs, num_symbols)
+        now_K = np.bincount(symbols, weights * _RESPONSE_PER_DB, num_symbols)
+        self._unit_K = memory * self._unit_K + now_K
+        wanted_K = (MEAN_DB * self._unit_K - self._heard_K) / np.maximum(now_K, 1e-6)
+        gain_K = np.where(now_K > 1e-3, np.clip(wanted_K, LEAST_DB, MOST_DB), MEAN_DB)
+        self._heard_K += now_K * gain_K
+        gains_db = self._strength * (gain_K[symbols] * signs).reshape(_BLOCK_CELLS, NUM_BANDS)
+        return (10.0 ** (gains_db / 20)).astype(np.float32)
+
+    def _energies(self, first: int, end: int) -> NDArray[np.float64]:
+        """Energies of the cells `first` to `end`: (C, B). Where the sound has ended there is silence."""
+        cell = round(CELL_S * GRID_RATE_HZ)
+        # One more cell on either side, for the spectrogram's frames; whole periods of the two rates' ratio.
+        grid_begin, grid_end = cell * (first - 1), cell * (end + 1)
+        up, down = self._ratio
+        begin = (grid_begin * down // up - self._reach) // down * down
+        stretch_N = self._input.between(begin, -(-grid_end * down // up) + self._reach)
+        at_grid_rate_N = Sound(stretch_N, self._rate_hz).resampled(GRID_RATE_HZ).samples_N
+        skipped = grid_begin - begin // down * up
+        spectrogram = Spectrogram(at_grid_rate_N[skipped : skipped + grid_end - grid_begin])
+        return spectrogram.band_power().cells(phases=1)[1 : 1 + end - first]
+
+    # ---- (2) weighted overlap-add: square-root Hann frames of 16 ms, three quarters overlapping
+
+    def _filtered(self, factors_CB: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The next samples of the sound, filtered by the factors of the next block: as far as no later cell matters."""
+        frame, hop, begin = self._frame, self._hop, self._next_block * _BLOCK_CELLS
+        # Frame m begins at sample m·hop − frame, so the first one lies wholly before the sound.
+        end_s = (begin + _BLOCK_CELLS) * CELL_S - 1e-9
+        end_frame = math.ceil((end_s * self._rate_hz + frame / 2) / hop)
+        numbers_M = np.arange(self._next_frame, end_frame)
+        cells_M = ((numbers_M * hop - frame / 2) / self._rate_hz / CELL_S + 1e-9).astype(int)
+        stretch_N = self._input.between(self._next_frame * hop - frame, (end_frame - 1) * hop)
+        frames_MN = np.lib.stride_tricks.sliding_window_view(stretch_N, frame)[::hop]
+        spectrum = np.fft.rfft(frames_MN * self._window, axis=1)
+        spectrum[:, self._inside] *= factors_CB[np.maximum(cells_M - begin, 0)][:, self._bands]
+        parts_MN = np.fft.irfft(spectrum, frame, axis=1).astype(np.float32) * self._window
+        total = np.concatenate([self._sum, np.zeros(len(parts_MN) * hop, np.float32)])
+        for index, part in enumerate(parts_MN):
+            total[index * hop : index * hop + frame] += part
+        ready, self._sum = np.split(total, [len(parts_MN) * hop])
+        ready /= float(np.sum(self._window**2)) / hop
+        if self._next_frame == 0:
+            ready = ready[frame:]
+        self._next_frame = end_frame
+        self._input.forget(end_frame * hop - 2 * frame - self._ratio[1] - self._reach)
+        return ready
+
+    # ---- (3) nothing that did not clip before does so now
+
+    def _limited(self, samples_N: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turns down, over a few milliseconds, where the mark would go beyond full scale."""
+        waiting_N = np.concatenate([self._waiting, samples_N])
+        hop = self._hop
+        num_hops = len(waiting_N) // hop - 1
+        peaks_M = np.abs(waiting_N[: (num_hops + 1) * hop].reshape(-1, hop)).max(axis=1)
+        levels_M = 1.0 / np.maximum(peaks_M, 1.0)
+        at_ends_M = np.minimum(levels_M[:-1], levels_M[1:])
+        at_edges = np.concatenate([[self._level], at_ends_M])
+        ready, self._waiting = np.split(waiting_N, [num_hops * hop])
+        if at_edges.min() < 1.0:
+            places = np.arange(1, len(ready) + 1) / hop
+            ready = (ready * np.interp(places, np.arange(len(at_edges)), at_edges)).astype(np.float32)
+        self._level = float(at_ends_M[-1])
+        return ready
+
+
+class _Window:
+    """The last stretch of a sound that comes in pieces; silence before it begins and after it ends."""
+
+    def __init__(self) -> None:
+        self._kept = np.zeros(0, np.float32)
+        self._begin = 0
+
+    def append(self, samples_N: NDArray[np.float32]) -> None:
+        self._kept = np.concatenate([self._kept, samples_N])
+
+    def between(self, begin: int, end: int) -> NDArray[np.float32]:
+        """Samples `begin` to `end` of the sound."""
+        assert begin >= self._begin or self._begin == 0
+        low, high = (min(max(place - self._begin, 0), len(self._kept)) for place in (begin, end))
+        before = max(0, min(0, end) - begin)
+        return np.pad(self._kept[low:high], (before, end - begin - before - (high - low)))
+
+    def forget(self, before: int) -> None:
+        """Samples before this place are not asked for any more."""
+        if before > self._begin:
+            self._kept = self._kept[before - self._begin :]
+            self._begin = before
 
 
 def _feared_noise_B(power_CB: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -81,6 +81,29 @@ def test_the_change_stays_far_below_the_speech(speech: list[Sound], marked: list
         assert 10 * np.log10(np.sum(before.samples_N**2) / np.sum(change**2)) > 11
 
 
+@pytest.mark.parametrize(("rate_hz", "seed"), [(16_000, 0), (22_050, 1), (18_900, 2), (48_000, 3)])
+def test_a_sound_in_pieces_is_marked_like_the_whole(rate_hz: int, seed: int, speech: list[Sound], key: bytes) -> None:
+    """Bit for bit, whatever the pieces, and never later than promised."""
+    rng = np.random.default_rng(seed)
+    samples_N = speech[0].resampled(rate_hz).samples_N[: round(2.5 * rate_hz) + int(rng.integers(1000))]
+    embedder = AudioEmbedder(key, IDS[0], rate_hz)
+    stream, parts, num_in = embedder.stream(), [], 0
+    while num_in < len(samples_N):
+        piece_N = samples_N[num_in : num_in + int(rng.choice([0, 1, 7, 160, 1920, 30_000]))]
+        num_in += len(piece_N)
+        parts.append(stream.write(piece_N))
+        assert num_in - sum(map(len, parts)) <= embedder.latency_s * rate_hz
+    parts.append(stream.finish())
+    assert np.array_equal(np.concatenate(parts), embedder.apply(samples_N))
+
+
+@pytest.mark.parametrize("num_samples", [0, 1, 100, 2047, 2048, 2049])
+def test_the_shortest_sounds_keep_their_length(num_samples: int, key: bytes) -> None:
+    samples_N = np.full(num_samples, 0.5, np.float32)
+    marked_N = AudioEmbedder(key, IDS[0], RATE_HZ).apply(samples_N)
+    assert marked_N.dtype == np.float32 and len(marked_N) == num_samples and np.abs(marked_N).max(initial=0.0) <= 1.0
+
+
 @pytest.mark.parametrize("rate_hz", [24_000, 44_100, 48_000])
 def test_other_rates(rate_hz: int, speech: list[Sound], key: bytes) -> None:
     sound = speech[0].resampled(rate_hz)
