@@ -10,7 +10,7 @@ K video frame   N sample   C articulator   A facial action (52)
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,7 @@ from generator.errors import WeightsError
 from generator.lips import LipNetwork, LipNetworkConfig
 from generator.listening import VIDEO_RATE_HZ, Heard, Listener
 from generator.sealed import WEIGHTS_FOLDER, read_weights
+from generator.speech import SPEECH_RATE_HZ
 
 WEIGHTS_NAME: Final = "motion.safetensors"
 WEIGHTS_FORMAT: Final = "placet-lips-1"
@@ -182,8 +183,15 @@ class MotionModel:
             controls: what the client asks for.
         Returns: ceil(N / 640) rows at 25 Hz, at least one.
         """
+        return MotionTrack.of(list(self.rows(samples_N, controls)))
+
+    def rows(self, samples_N: NDArray[np.float32], controls: MotionControls) -> Iterator[MotionRow]:
+        """The rows of `plan`, each planned when it is asked for (up to a second ahead)."""
         stream = self.stream(controls)
-        return MotionTrack.of([*stream.hear(samples_N), *stream.finish()])
+        second = round(SPEECH_RATE_HZ)
+        for start in range(0, len(samples_N), second):
+            yield from stream.hear(samples_N[start : start + second])
+        yield from stream.finish()
 
 
 class MotionStream:

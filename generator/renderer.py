@@ -9,7 +9,8 @@ At rest every pixel of the photo comes back as it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -34,7 +35,7 @@ from watermark.mark import UnmarkedFrames
 
 MAX_FULL_PX: Final = 1920
 MAX_FACE_PX: Final = 1024
-CHUNK_FRAMES: Final = 25
+CHUNK_FRAMES: Final = 8
 CHUNK_BYTES: Final = 64 * 1024 * 1024
 Framing = Literal["square", "full"]
 
@@ -61,6 +62,22 @@ class MotionTrackLike(Protocol):
     def gaze_T2(self) -> ndarray: ...
     @property
     def distance_T(self) -> ndarray: ...
+
+
+class MotionRowLike(Protocol):
+    """What the renderer reads of one row (see `generator.motion.MotionRow`)."""
+
+    @property
+    def actions_52(self) -> ndarray: ...
+    @property
+    def head_pose_6(self) -> ndarray: ...
+    @property
+    def gaze_2(self) -> ndarray: ...
+    @property
+    def distance(self) -> float: ...
+
+
+_Row = tuple[ndarray, ndarray, ndarray, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,30 +191,44 @@ class Renderer:
                 longer side and without a last odd row or column, in which only the surroundings of the face change.
         Raises: GrantMismatchError: called a second time.
         """
+        rows = zip(track.actions_T52, track.head_pose_T6, track.gaze_T2, track.distance_T, strict=True)
+        return self._once(rows, framing, CHUNK_FRAMES)
+
+    def stream(
+        self, rows: Iterable[MotionRowLike], framing: Framing = "square", *, batch: int = 1
+    ) -> Iterator[UnmarkedFrames]:
+        """The frames of rows as they come: the same as `frames` makes of the whole track.
+
+        Args:
+            rows: may wait for the voice; asked for the next `batch` only when these are rendered.
+            batch: how many frames to a batch.
+        Raises: GrantMismatchError: this grant has been used.
+        """
+        plain = ((row.actions_52, row.head_pose_6, row.gaze_2, row.distance) for row in rows)
+        return self._once(plain, framing, batch)
+
+    def _once(self, rows: Iterator[_Row], framing: Framing, batch: int) -> Iterator[UnmarkedFrames]:
         if self._is_used:
             raise GrantMismatchError("This grant has been used; redeem another permit to render again.")
         self._is_used = True
-        return self._square(track) if framing == "square" else self._full(track)
+        return self._square(rows, batch) if framing == "square" else self._full(rows, batch)
 
-    def _square(self, track: MotionTrackLike) -> Iterator[UnmarkedFrames]:
+    def _square(self, rows: Iterator[_Row], batch: int) -> Iterator[UnmarkedFrames]:
         maker = _FrameMaker(build_rig(self._portrait))
-        rows = list(zip(track.actions_T52, track.head_pose_T6, track.gaze_T2, track.distance_T, strict=True))
-        for start in range(0, len(rows), CHUNK_FRAMES):
-            chunk = rows[start : start + CHUNK_FRAMES]
+        while chunk := list(itertools.islice(rows, batch)):
             yield UnmarkedFrames(np.stack([maker.frame(*row) for row in chunk]))
 
-    def _full(self, track: MotionTrackLike) -> Iterator[UnmarkedFrames]:
+    def _full(self, rows: Iterator[_Row], batch: int) -> Iterator[UnmarkedFrames]:
         portrait = self._portrait.shrunk_to(MAX_FULL_PX)
         photo, crop = portrait.photo_HW3, portrait.crop
         maker = _FrameMaker(build_rig(portrait, min(crop.side, MAX_FACE_PX), 0))
         height, width = (size - size % 2 for size in photo.shape[:2])
         original = crop.cut(photo)
         feather = _feather(crop.side)[..., None]
-        rows = list(zip(track.actions_T52, track.head_pose_T6, track.gaze_T2, track.distance_T, strict=True))
-        num_chunk = int(np.clip(CHUNK_BYTES // photo.nbytes, 1, CHUNK_FRAMES))
-        for start in range(0, len(rows), num_chunk):
+        num_chunk = int(np.clip(CHUNK_BYTES // photo.nbytes, 1, batch))
+        while chunk := list(itertools.islice(rows, num_chunk)):
             frames = []
-            for row in rows[start : start + num_chunk]:
+            for row in chunk:
                 face = maker.frame(*row)
                 if face.shape[0] != crop.side:
                     face = cv2.resize(face, (crop.side, crop.side), interpolation=cv2.INTER_CUBIC)

@@ -21,9 +21,12 @@ from threadpoolctl import threadpool_limits
 
 from generator.controls import MotionControls
 from generator.errors import GrantMismatchError
+from generator.lips import num_video_frames
+from generator.listening import VIDEO_RATE_HZ
 from generator.motion import MotionModel
+from generator.pipeline import Belt
 from generator.portrait import Portrait, prepare
-from generator.renderer import Renderer
+from generator.renderer import CHUNK_FRAMES, Renderer
 from policy.evidence import LogEvidence, verify_evidence
 from policy.kms import Retirement
 from policy.permit import Permit, PermitLedger, PermitVerifier
@@ -33,6 +36,7 @@ from watermark.media import decode_sound
 from watermark.payload import MarkId
 
 _CACHED_PORTRAITS: Final = 4
+_CHUNKS_AHEAD: Final = 2  # rendered before the one that is being marked is done
 _TITLE: Final = "Talking portrait"
 
 
@@ -150,32 +154,34 @@ class RenderWorker:
         # (3) it speaks of that decision and of that consent
         _check_agreement(grant.permit, proof, consent)
         wishes = MotionControls.from_json(controls)
-        # (4) move, render, mark, sign
+        # (4) move and render on one thread, mark and encode on this one, sign
         with threadpool_limits(1, user_api="blas"):
             sound = decode_sound(speech)
-            track = self._motion.plan(sound.samples_N, wishes)
-            frames = Renderer(self._prepared(portrait), grant).frames(track, wishes.framing)
+            num_frames = num_video_frames(len(sound.samples_N))
+            rows = self._motion.rows(sound.samples_N, wishes)
+            frames = Renderer(self._prepared(portrait), grant).stream(rows, wishes.framing, batch=CHUNK_FRAMES)
             mark_id = MarkId.from_hex(grant.permit.mark_id)
-            return produce(
-                frames,
-                sound,
-                rate_hz=track.rate_hz,
-                mark_id=mark_id,
-                key=self._watermark_key,
-                spec=ManifestSpec(
-                    title=_TITLE,
-                    portrait=Ingredient(portrait, "image/png", "Portrait"),
-                    speech=Ingredient(speech, "audio/wav", "Speech"),
+            with Belt(frames, _CHUNKS_AHEAD) as rendered:
+                return produce(
+                    rendered,
+                    sound,
+                    rate_hz=VIDEO_RATE_HZ,
                     mark_id=mark_id,
-                    consent=consent,
-                    log=evidence,
-                    software_version=_software_version(),
-                ),
-                authority=self._authority,
-                dst=dst,
-                labels=self._labels,
-                progress=None if progress is None else lambda done: progress(min(done / track.num_frames, 1.0)),
-            )
+                    key=self._watermark_key,
+                    spec=ManifestSpec(
+                        title=_TITLE,
+                        portrait=Ingredient(portrait, "image/png", "Portrait"),
+                        speech=Ingredient(speech, "audio/wav", "Speech"),
+                        mark_id=mark_id,
+                        consent=consent,
+                        log=evidence,
+                        software_version=_software_version(),
+                    ),
+                    authority=self._authority,
+                    dst=dst,
+                    labels=self._labels,
+                    progress=None if progress is None else lambda done: progress(min(done / num_frames, 1.0)),
+                )
 
     def _prepared(self, portrait_png: bytes) -> Portrait:
         with self._lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -10,11 +10,13 @@ import pytest
 from generator.actions import ACTION_INDEX
 from generator.errors import GrantMismatchError
 from generator.fit import rotation
+from generator.motion import MotionRow
 from generator.perception import FaceLandmarks, detect_faces, face_landmarks, lip_aperture
 from generator.portrait import FRAME_PX, Portrait
 from generator.renderer import Renderer, build_rig
 from generator.sheet import HeadPose
 from tests.generator.conftest import Gatekeeper, Track
+from watermark.mark import UnmarkedFrames
 
 Render = Callable[..., np.ndarray]
 
@@ -158,7 +160,31 @@ def test_full_framing_changes_nothing_outside_the_crop(portrait: Portrait, rende
     assert not changed.any()
 
 
+def test_a_stream_of_rows_gives_the_frames_of_the_track(
+    portrait: Portrait, portrait_png: bytes, gatekeeper: Gatekeeper
+) -> None:
+    track = Track.of(*[_actions(jawOpen=0.1 * k) for k in range(4)])
+    rows = [
+        MotionRow(*row)
+        for row in zip(track.actions_T52, track.head_pose_T6, track.gaze_T2, track.distance_T, strict=True)
+    ]
+    asked: list[int] = []
+
+    def as_spoken() -> Iterator[MotionRow]:
+        for index, row in enumerate(rows):
+            asked.append(index)
+            yield row
+
+    whole = Renderer(portrait, gatekeeper.grant(portrait_png, b"whole")).frames(track)  # type: ignore[arg-type]
+    stream = Renderer(portrait, gatekeeper.grant(portrait_png, b"stream")).stream(as_spoken())
+    first = next(stream)
+    assert asked == [0]
+    pieces = [UnmarkedFrames._frames(batch) for batch in (first, *stream)]
+    assert [len(piece) for piece in pieces] == [1] * 4
+    assert np.array_equal(np.concatenate(pieces), np.concatenate([UnmarkedFrames._frames(chunk) for chunk in whole]))
+
+
 def test_chunks_are_bounded_and_complete(portrait: Portrait, portrait_png: bytes, gatekeeper: Gatekeeper) -> None:
     track = Track.of(*[_actions(jawOpen=0.01 * k) for k in range(57)])
     chunks = Renderer(portrait, gatekeeper.grant(portrait_png, b"chunks")).frames(track)  # type: ignore[arg-type]
-    assert [len(chunk) for chunk in chunks] == [25, 25, 7]
+    assert [len(chunk) for chunk in chunks] == [8] * 7 + [1]
