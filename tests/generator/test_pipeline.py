@@ -44,7 +44,6 @@ def test_an_error_comes_after_the_pieces_before_it() -> None:
         yield from (1, 2)
         raise OSError("the disk is full")
 
-    taken = []
     taken: list[int] = []
     with pytest.raises(OSError, match="the disk is full"), Belt(pieces(), 1) as belt:
         taken.extend(belt)
