@@ -127,7 +127,9 @@ class PolicyArchive:
             if policy_sha256 not in self._engines:
                 texts = self.texts(policy_sha256)
                 try:
-                    self._engines[policy_sha256] = PolicyEngine(texts.schema_text, texts.policy_text)
+                    self._engines[policy_sha256] = PolicyEngine(
+                        texts.schema_text, texts.policy_text, required=frozenset()
+                    )
                 except PolicySetError as exc:
                     raise ArchiveError(f"The archived policies cannot be used by this version. {exc.sentence}") from exc
             return self._engines[policy_sha256]

@@ -20,10 +20,13 @@ from policy.errors import CanonicalError, PolicySetError, ReplayError
 from policy.facts import (
     ACTION_EVALUATE,
     ACTION_RENDER,
+    BESIDE_NOBODY,
     ConsentFacts,
+    DriverFacts,
     Facts,
     RenderRequest,
     choose_consent,
+    choose_driver_consent,
     controls_sha256,
 )
 from policy.screen import screen
@@ -34,11 +37,13 @@ __all__ = [
     "CORE_REASONS",
     "ConsentFacts",
     "Decision",
+    "DriverFacts",
     "Facts",
     "PolicyEngine",
     "Reason",
     "RenderRequest",
     "choose_consent",
+    "choose_driver_consent",
     "controls_sha256",
     "replay",
 ]
@@ -56,6 +61,9 @@ CORE_REASONS: Final[frozenset[str]] = frozenset(
         "face.of_another",
         "face.differs",
         "face.unknown",
+        "face.beside_protected",
+        "face.beside_unknown",
+        "face.not_chosen",
         "clock.regressed",
         "consent.missing",
         "consent.revoked",
@@ -68,6 +76,20 @@ CORE_REASONS: Final[frozenset[str]] = frozenset(
         "consent.portrait",
         "consent.controls",
         "consent.exhausted",
+        "driver.control",
+        "driver.unknown",
+        "driver.minor",
+        "driver.erased",
+        "driver.of_another",
+        "driver.face",
+        "driver.consent_missing",
+        "driver.consent_revoked",
+        "driver.consent_epoch",
+        "driver.consent_term",
+        "driver.consent_grantee",
+        "driver.consent_purpose",
+        "driver.consent_control",
+        "driver.consent_exhausted",
         "attestation.missing",
         "attestation.contradicted",
     }
@@ -131,8 +153,11 @@ class _Known:
 class PolicyEngine:
     """Cedar policies, parsed and validated once. Immutable; make a new engine to change policies."""
 
-    def __init__(self, schema_text: str, policy_text: str) -> None:
+    def __init__(self, schema_text: str, policy_text: str, *, required: frozenset[str] = CORE_REASONS) -> None:
         """Parse and validate.
+
+        Args:
+            required: rules that must be there; fewer only to repeat decisions from before one of them existed.
 
         Raises: PolicySetError: syntax, a policy that does not fit the schema, a missing or doubled @id, a forbid
             without @says, or a core rule that is missing.
@@ -159,7 +184,7 @@ class PolicyEngine:
                 self._reasons[code] = Reason(code, sentence)
             else:
                 raise PolicySetError(f"The rule {code} has no @says; add the sentence that people will read.")
-        if missing := sorted(CORE_REASONS - set(self._reasons)):
+        if missing := sorted(required - set(self._reasons)):
             raise PolicySetError(f"The rule {missing[0]} is missing; the gate does not run without it.")
         self._policies = _policy_set(policies)
         self._screens = {
@@ -228,7 +253,7 @@ class PolicyEngine:
             # (2) every rule for itself
             result = cedarpy.is_authorized(cedar_request, self._policies, known.entities, self._schema)
             fired, errors, allowed = set(result.diagnostics.reasons), result.diagnostics.errors, result.allowed
-        except (ValueError, TypeError, OverflowError):
+        except (ValueError, TypeError, OverflowError, AttributeError):
             fired, errors, allowed = set(), ["not evaluated"], False
         # (3) every forbid that fired is a reason
         reasons = [reason for code, reason in self._reasons.items() if code in fired]
@@ -255,7 +280,7 @@ class PolicyEngine:
                 if len(self._memory) >= _MAX_KNOWN:
                     self._memory.clear()
                 self._memory[key] = known
-        except (ValueError, TypeError, OverflowError, CanonicalError):
+        except (ValueError, TypeError, OverflowError, AttributeError, CanonicalError):
             return None
         return known
 
@@ -312,31 +337,49 @@ def _uid(kind: str, name: str) -> dict[str, str]:
 
 def _cedar_context(request: RenderRequest, facts: Facts) -> str:
     """What changes with every request, as JSON."""
-    return _TO_JSON(
-        {
-            "now": facts.now,
-            "clockBackS": facts.clock_back_s,
-            "durationMs": request.duration_ms,
-            "budgetUsedMs": facts.budget_used_ms,
-            "uses": 0 if facts.consent is None else facts.consent.uses,
-        }
-    )
+    context: dict[str, object] = {
+        "now": facts.now,
+        "clockBackS": facts.clock_back_s,
+        "durationMs": request.duration_ms,
+        "budgetUsedMs": facts.budget_used_ms,
+        "uses": 0 if facts.consent is None else facts.consent.uses,
+    }
+    if facts.driver is not None and facts.driver.consent is not None:
+        context["driverUses"] = facts.driver.consent.uses
+    return _TO_JSON(context)
 
 
 def _stable_values(request: RenderRequest, facts: Facts) -> tuple[object, ...]:
     """Every value of a request and its facts but `_volatile_values`."""
     consent = facts.consent
-    values = (
+    values: tuple[object, ...] = (
         request.action, request.client_id, request.org, request.scopes, request.subject_id, request.portrait_sha256,
         request.controls, request.purpose,
         facts.subject_class, facts.subject_erased, facts.subject_epoch, facts.face_match, facts.matches_other_subject,
         facts.vetting, facts.vetting_expires_at, facts.budget_ms, facts.streams, facts.max_streams,
-        facts.max_duration_ms, facts.attested_class,
+        facts.max_duration_ms, facts.attested_class, facts.beside,
     )  # fmt: skip
-    if consent is None:
+    if consent is not None:
+        values = (*values, *_stable_of_consent(consent))
+    driver = facts.driver
+    if driver is None and request.driver_id is None and request.driving_sha256 is None:
         return values
-    return (
+    # Clips that drive are rare, and each is another one: nothing of it is held to change with every request.
+    values = (*values, "driver", request.driver_id, request.driving_sha256)
+    if driver is None:
+        return values
+    values = (
         *values,
+        driver.subject_class, driver.subject_erased, driver.subject_epoch, driver.face_match,
+        driver.matches_other_subject,
+    )  # fmt: skip
+    if driver.consent is not None:
+        values = (*values, driver.consent.uses, *_stable_of_consent(driver.consent))
+    return values
+
+
+def _stable_of_consent(consent: ConsentFacts) -> tuple[object, ...]:
+    return (
         consent.sha256, consent.grantee_org, consent.grantee_client, consent.purposes, consent.portraits,
         consent.controls, consent.not_before, consent.expires_at, consent.max_uses, consent.epoch, consent.revoked,
     )  # fmt: skip
@@ -365,23 +408,41 @@ def _cedar_entities(request: RenderRequest, facts: Facts) -> list[dict[str, Any]
         "controls": request.controls,
         "attestedClass": facts.attested_class,
     }
+    if facts.beside != BESIDE_NOBODY:
+        portrayal["beside"] = facts.beside
     if (consent := facts.consent) is not None:
-        portrayal["consent"] = {
-            "granteeOrg": consent.grantee_org,
-            "granteeClient": _uid("Client", consent.grantee_client),
-            "purposes": consent.purposes,
-            "portraits": consent.portraits,
-            "controls": consent.controls,
-            "notBefore": consent.not_before,
-            "expiresAt": consent.expires_at,
-            "maxUses": consent.max_uses,
-            "epoch": consent.epoch,
-            "revoked": consent.revoked,
+        portrayal["consent"] = _cedar_consent(consent)
+    if (driver := facts.driver) is not None:
+        portrayal["driver"] = {
+            "class": driver.subject_class,
+            "erased": driver.subject_erased,
+            "epoch": driver.subject_epoch,
+            "faceMatch": driver.face_match,
+            "matchesOther": driver.matches_other_subject,
         }
+        if driver.consent is not None:
+            portrayal["driver"]["consent"] = _cedar_consent(driver.consent)
+    if request.driving_sha256 is not None:
+        portrayal["driving"] = request.driving_sha256
     return [
         {"uid": _uid("Client", request.client_id), "attrs": client, "parents": []},
         {"uid": _PORTRAYAL, "attrs": portrayal, "parents": []},
     ]
+
+
+def _cedar_consent(consent: ConsentFacts) -> dict[str, Any]:
+    return {
+        "granteeOrg": consent.grantee_org,
+        "granteeClient": _uid("Client", consent.grantee_client),
+        "purposes": consent.purposes,
+        "portraits": consent.portraits,
+        "controls": consent.controls,
+        "notBefore": consent.not_before,
+        "expiresAt": consent.expires_at,
+        "maxUses": consent.max_uses,
+        "epoch": consent.epoch,
+        "revoked": consent.revoked,
+    }
 
 
 _PORTRAYAL: Final = _uid("Portrayal", "")

@@ -62,6 +62,7 @@
         ├── PermitPortraitError        permit.portrait_mismatch
         ├── PermitSpeechError          permit.speech_mismatch
         ├── PermitControlsError        permit.controls_mismatch
+        ├── PermitDrivingError         permit.driving_mismatch
         ├── PermitLedgerError          permit.ledger
         └── PermitRefusedError         permit.refused               the gate will not sign one
 
@@ -449,6 +450,12 @@ class PermitSpeechError(PermitError):
     """Another speech track than the one that was decided on."""
 
     code = "permit.speech_mismatch"
+
+
+class PermitDrivingError(PermitError):
+    """Another driving movement than the one that was decided on, or one where there was none."""
+
+    code = "permit.driving_mismatch"
 
 
 class PermitControlsError(PermitError):

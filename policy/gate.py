@@ -97,6 +97,7 @@ class Gate:
         speech_sha256: str,
         controls: Mapping[str, Any],
         mark_id: str,
+        driving_sha256: str | None = None,
     ) -> str:
         """A permit for exactly what was ruled on, for one worker, once, for at most 60 seconds.
 
@@ -118,11 +119,16 @@ class Gate:
         if not 0 <= now - ruling.facts.now <= MAX_RULING_AGE_S:
             raise PermitRefusedError("This decision is too old for a permit; ask again.")
         # (4) of exactly these inputs
-        given = (portrait_sha256, speech_sha256, controls_sha256(controls))
-        if given != (request.portrait_sha256, request.speech_sha256, request.controls_sha256):
+        given = (portrait_sha256, speech_sha256, controls_sha256(controls), driving_sha256)
+        if given != (
+            request.portrait_sha256,
+            request.speech_sha256,
+            request.controls_sha256,
+            request.driving_sha256,
+        ):
             raise PermitRefusedError("The inputs are not those that were decided on; ask for a decision on these.")
         issued_at = int(now)
-        consent = ruling.facts.consent
+        consent, driver = ruling.facts.consent, ruling.facts.driver
         permit = Permit(
             permit_id=secrets.token_hex(16),
             decision_index=ruling.evidence.index,
@@ -139,6 +145,8 @@ class Gate:
             worker=worker,
             issued_at=issued_at,
             expires_at=issued_at + MAX_PERMIT_LIFETIME_S,
+            driving_sha256=driving_sha256,
+            driver_consent_sha256=None if driver is None or driver.consent is None else driver.consent.sha256,
         )
         self._use_once(ruling.evidence.index, now)
         return issue_permit(permit, self._keys.permit_key)

@@ -27,6 +27,7 @@ from policy.errors import (
     CanonicalError,
     PermitClockError,
     PermitControlsError,
+    PermitDrivingError,
     PermitError,
     PermitExpiredError,
     PermitLedgerError,
@@ -55,6 +56,8 @@ _FORMS: Final[Mapping[str, re.Pattern[str]]] = {
     "speech_sha256": _SHA256,
     "controls_sha256": _SHA256,
     "consent_sha256": _SHA256,
+    "driving_sha256": _SHA256,
+    "driver_consent_sha256": _SHA256,
     "mark_id": re.compile(r"[0-9a-f]{16}"),
     "client_id": re.compile(r".{1,200}"),
     "subject": re.compile(r".{0,200}"),
@@ -74,6 +77,8 @@ class Permit:
         subject: pseudonym of the person shown, as in the log; "" if nobody is enrolled.
         portrait_sha256, speech_sha256, controls_sha256: the inputs, exactly.
         consent_sha256, consent_epoch: the consent that it rests on, to be looked at again before delivery.
+        driving_sha256, driver_consent_sha256: the recorded movement that moves the face instead of a planned one, and
+            the consent of whoever it was recorded of; None for speech alone.
         mark_id: 64 bits in hex, the id that the invisible watermark must carry.
         worker: the name of the only worker that may redeem it.
         issued_at, expires_at: Unix seconds, at most 60 apart.
@@ -95,6 +100,8 @@ class Permit:
     worker: str
     issued_at: int
     expires_at: int
+    driving_sha256: str | None = None
+    driver_consent_sha256: str | None = None
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
@@ -257,7 +264,15 @@ class PermitVerifier:
         self._ledger = ledger
         self._now = now
 
-    def redeem(self, token: str, *, portrait: bytes, speech: bytes, controls: Mapping[str, Any]) -> Grant:
+    def redeem(
+        self,
+        token: str,
+        *,
+        portrait: bytes,
+        speech: bytes,
+        controls: Mapping[str, Any],
+        driving: bytes | None = None,
+    ) -> Grant:
         """Redeem a permit for these inputs.
 
         The permit is spent as the last step: a mistake in the inputs does not cost it, and no grant exists before the
@@ -288,6 +303,10 @@ class PermitVerifier:
             raise PermitPortraitError("This is not the portrait that was permitted; send the one that was decided on.")
         if sha256(speech).hexdigest() != permit.speech_sha256:
             raise PermitSpeechError("This is not the speech that was permitted; send the one that was decided on.")
+        if (None if driving is None else sha256(driving).hexdigest()) != permit.driving_sha256:
+            raise PermitDrivingError(
+                "This is not the driving movement that was permitted; send the one that was decided on, or none."
+            )
         try:
             unverified_controls_sha256 = controls_sha256(controls)
         except CanonicalError as exc:

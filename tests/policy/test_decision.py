@@ -18,10 +18,12 @@ from policy.decision import (
     CORE_REASONS,
     DEFAULT_DIRECTORY,
     ConsentFacts,
+    DriverFacts,
     Facts,
     PolicyEngine,
     RenderRequest,
     choose_consent,
+    choose_driver_consent,
     replay,
 )
 from policy.errors import CanonicalError, PolicySetError, ReplayError
@@ -335,6 +337,28 @@ def oracle(request: RenderRequest, facts: Facts) -> set[str]:
     refuse("face.of_another", facts.matches_other_subject)
     refuse("subject.minor", facts.subject_class == "minor")
     refuse("subject.erased", facts.subject_erased)
+    refuse("face.beside_protected", facts.beside == "protected")
+    refuse("face.beside_unknown", facts.beside not in ("nobody", "strangers", "protected"))
+    driver, is_render = facts.driver, request.action == ACTION_RENDER
+    refuse("driver.control", (request.driving_sha256 is not None) != ("driving" in request.controls))
+    known = driver is not None and (not is_render or driver.subject_class in ("adult", "persona", "artwork", "minor"))
+    refuse("driver.unknown", request.driving_sha256 is not None and not known)
+    if driver is not None:
+        refuse("driver.minor", driver.subject_class == "minor")
+        refuse("driver.erased", driver.subject_erased)
+        refuse("driver.of_another", driver.matches_other_subject)
+    if driver is not None and is_render:
+        refuse("driver.face", driver.face_match != "match")
+        refuse("driver.consent_missing", driver.consent is None)
+        if (agreed := driver.consent) is not None:
+            refuse("driver.consent_revoked", agreed.revoked)
+            refuse("driver.consent_epoch", agreed.epoch != driver.subject_epoch)
+            refuse("driver.consent_term", not agreed.not_before <= facts.now < agreed.expires_at)
+            is_grantee = (agreed.grantee_org, agreed.grantee_client) == (request.org, request.client_id)
+            refuse("driver.consent_grantee", not is_grantee)
+            refuse("driver.consent_purpose", request.purpose not in agreed.purposes)
+            refuse("driver.consent_control", "driver" not in agreed.controls)
+            refuse("driver.consent_exhausted", agreed.uses >= agreed.max_uses)
     if request.action == ACTION_EVALUATE:
         refuse("evaluate.purpose", request.purpose not in (PURPOSE_EVALUATION, PURPOSE_TRAINING))
         refuse("attestation.missing", facts.attested_class not in ("synthetic", "artwork"))
@@ -348,6 +372,7 @@ def oracle(request: RenderRequest, facts: Facts) -> set[str]:
     is_adult = facts.subject_class == "adult"
     refuse("face.differs", is_adult and facts.face_match == "differs")
     refuse("face.unknown", is_adult and facts.face_match not in ("match", "differs"))
+    refuse("face.not_chosen", not is_adult and facts.beside != "nobody" and facts.face_match != "match")
     refuse("subject.unknown", facts.subject_class not in ("adult", "persona", "artwork", "minor"))
     refuse("consent.missing", consent is None)
     if consent is not None:
@@ -367,7 +392,9 @@ def oracle(request: RenderRequest, facts: Facts) -> set[str]:
 few = st.integers(0, 3)
 names = st.sampled_from(["a", "b"])
 purposes = st.sampled_from([PURPOSE_RESEARCH, PURPOSE_EDUCATION, PURPOSE_EVALUATION])
-some_controls = st.lists(st.sampled_from(["seed", "gaze", "*"]), unique=True, max_size=2).map(tuple)
+some_controls = st.lists(st.sampled_from(["seed", "gaze", "*", "driving", "driver"]), unique=True, max_size=2).map(
+    tuple
+)
 CONSENT_FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
     sha256=st.just("c"),
     grantee_org=names,
@@ -383,6 +410,15 @@ CONSENT_FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
     revoked=st.booleans(),
 )
 consents = st.builds(ConsentFacts, **CONSENT_FIELDS)
+DRIVER_FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
+    subject_class=st.sampled_from(["adult", "persona", "minor", "unknown"]),
+    subject_erased=st.booleans(),
+    subject_epoch=few,
+    face_match=st.sampled_from(["match", "differs", "unknown"]),
+    matches_other_subject=st.booleans(),
+    consent=st.none() | consents,
+)
+drivers = st.builds(DriverFacts, **DRIVER_FIELDS)
 FACTS_FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
     subject_class=st.sampled_from(["adult", "persona", "artwork", "minor", "unknown", ""]),
     subject_erased=st.booleans(),
@@ -400,6 +436,8 @@ FACTS_FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
     max_duration_ms=few,
     attested_class=st.sampled_from(["", "synthetic", "artwork"]),
     now=few,
+    beside=st.sampled_from(["nobody", "nobody", "strangers", "protected", "unknown", ""]),
+    driver=st.none() | drivers,
 )
 all_facts = st.builds(Facts, **FACTS_FIELDS)
 REQUEST_FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
@@ -410,10 +448,12 @@ REQUEST_FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
     subject_id=st.none() | names,
     portrait_sha256=names,
     speech_sha256=names,
-    controls=st.lists(st.sampled_from(["seed", "gaze"]), unique=True).map(tuple),
+    controls=st.lists(st.sampled_from(["seed", "gaze", "driving"]), unique=True).map(tuple),
     controls_sha256=names,
     purpose=purposes,
     duration_ms=few,
+    driver_id=st.none() | names,
+    driving_sha256=st.none() | names,
 )
 
 
@@ -434,22 +474,38 @@ def agreeable() -> tuple[RenderRequest, Facts]:
     return request, facts
 
 
+def driven() -> tuple[RenderRequest, Facts]:
+    """The same with a driving clip, to which everybody has agreed."""
+    request, facts = agreeable()
+    agreed = ConsentFacts("d", "a", "a", (PURPOSE_RESEARCH,), ("b",), ("driver",), 0, 3, 3, 0, 0, False)
+    driver = DriverFacts(subject_class="persona", face_match="match", consent=agreed)
+    request = replace(request, controls=("driving",), driver_id="b", driving_sha256="b")
+    facts = replace(consent_with(facts, controls=("driving",)), driver=driver)
+    assert oracle(request, facts) == set()
+    return request, facts
+
+
 @st.composite
 def nearly_agreeable(draw: st.DrawFn) -> tuple[RenderRequest, Facts]:
     """What is allowed, but for up to three fields: pairs of reasons, and the last step before a yes."""
-    request, facts = agreeable()
-    fields = [
-        (part, name)
-        for part, names in (("request", REQUEST_FIELDS), ("facts", FACTS_FIELDS), ("consent", CONSENT_FIELDS))
-        for name in names
-    ]
+    request, facts = draw(st.sampled_from([agreeable, driven]))()
+    parts = (
+        ("request", REQUEST_FIELDS), ("facts", FACTS_FIELDS), ("consent", CONSENT_FIELDS), ("driver", DRIVER_FIELDS),
+        ("driver consent", CONSENT_FIELDS),
+    )  # fmt: skip
+    fields = [(part, name) for part, names in parts for name in names]
     for part, name in draw(st.lists(st.sampled_from(fields), max_size=3, unique=True)):
         if part == "request":
             request = replace(request, **{name: draw(REQUEST_FIELDS[name])})
         elif part == "facts":
             facts = replace(facts, **{name: draw(FACTS_FIELDS[name])})
-        elif facts.consent is not None:
+        elif part == "consent" and facts.consent is not None:
             facts = replace(facts, consent=replace(facts.consent, **{name: draw(CONSENT_FIELDS[name])}))
+        elif part == "driver" and facts.driver is not None:
+            facts = replace(facts, driver=replace(facts.driver, **{name: draw(DRIVER_FIELDS[name])}))
+        elif part == "driver consent" and facts.driver is not None and facts.driver.consent is not None:
+            agreed = replace(facts.driver.consent, **{name: draw(CONSENT_FIELDS[name])})
+            facts = replace(facts, driver=replace(facts.driver, consent=agreed))
     return request, facts
 
 
@@ -496,28 +552,28 @@ def test_one_odd_value_never_opens_the_gate(data: st.DataObject) -> None:
     request, facts = agreeable()
     assert ENGINE.decide(request, facts).allowed and facts.consent is not None  # now its entities are kept parsed
     value = data.draw(odd_values)
-    parts = {"request": request, "facts": facts, "consent": facts.consent}
+    parts: dict[str, Any] = {"request": request, "facts": facts, "consent": facts.consent}
     part = data.draw(st.sampled_from(sorted(parts)))
     name = data.draw(st.sampled_from(sorted(set(vars(parts[part])) - {"consent"})))
     was = getattr(parts[part], name)
-    changed = replace(parts[part], **{name: value})  # type: ignore[type-var]
+    changed = replace(parts[part], **{name: value})
     if part == "request":
-        decision = ENGINE.decide(changed, facts)  # type: ignore[arg-type]
+        decision = ENGINE.decide(changed, facts)
     elif part == "facts":
-        decision = ENGINE.decide(request, changed)  # type: ignore[arg-type]
+        decision = ENGINE.decide(request, changed)
     else:
-        decision = ENGINE.decide(request, replace(facts, consent=changed))  # type: ignore[arg-type]
+        decision = ENGINE.decide(request, replace(facts, consent=changed))
     if part == "request":
-        written = {"request": changed.to_json(), "facts": facts.to_json()}  # type: ignore[union-attr]
+        written = {"request": changed.to_json(), "facts": facts.to_json()}
     elif part == "facts":
-        written = {"request": request.to_json(), "facts": changed.to_json()}  # type: ignore[union-attr]
+        written = {"request": request.to_json(), "facts": changed.to_json()}
     else:
-        written = {"request": request.to_json(), "facts": replace(facts, consent=changed).to_json()}  # type: ignore[arg-type]
+        written = {"request": request.to_json(), "facts": replace(facts, consent=changed).to_json()}
     try:
         assert decision.facts_sha256 == sha256_hex(canonical_json(written))
     except CanonicalError:
         assert decision.facts_sha256 == "" and decision.codes == ("decision.undecided",)
-    unseen = {"subject_id", "speech_sha256", "controls_sha256", "sha256"}  # no rule reads them
+    unseen = {"subject_id", "driver_id", "speech_sha256", "controls_sha256", "sha256"}  # no rule reads them
     if decision.allowed and name not in unseen:
         assert type(value) is type(was) or (isinstance(value, list) and isinstance(was, tuple))
 
@@ -549,6 +605,36 @@ def test_the_consent_that_fits_best_is_chosen(request_: RenderRequest, facts: Fa
     assert choose_consent([*worse, good], request_, facts) == good
     assert choose_consent([good, *worse], request_, facts) == good
     assert choose_consent([], request_, facts) is None
+
+
+def test_the_drivers_consent_that_fits_best_is_chosen() -> None:
+    request, facts = driven()
+    assert facts.driver is not None and facts.driver.consent is not None
+    good = facts.driver.consent
+    worse = [
+        replace(good, sha256="1", controls=("*",)),
+        replace(good, sha256="2", revoked=True, expires_at=99),
+        replace(good, sha256="3", grantee_client="b"),
+    ]
+    assert choose_driver_consent([*worse, good], request, facts.driver, 1) == good
+    assert choose_driver_consent([], request, facts.driver, 1) is None
+
+
+def test_fields_that_came_later_are_left_out_while_they_say_nothing(request_: RenderRequest, facts: Facts) -> None:
+    """Entries from before driving clips and pictures of several people keep their hash, and are read as they were."""
+    assert not {"driver_id", "driving_sha256"} & set(request_.to_json()) and not {"beside", "driver"} & set(
+        facts.to_json()
+    )
+    request, driven_facts = driven()
+    assert RenderRequest.from_json(request.to_json()) == request
+    assert Facts.from_json(driven_facts.to_json()) == driven_facts
+    for spelt_twice in (request_.to_json() | {"driver_id": None}, request_.to_json() | {"driving_sha256": None}):
+        with pytest.raises(ReplayError):
+            RenderRequest.from_json(spelt_twice)
+    with pytest.raises(ReplayError):
+        Facts.from_json(facts.to_json() | {"beside": "nobody"})
+    with pytest.raises(ReplayError):
+        Facts.from_json(facts.to_json() | {"driver": {"subject_class": "adult"}})
 
 
 def test_replay(gate: Gate, engine: PolicyEngine, request_: RenderRequest, facts: Facts) -> None:

@@ -25,6 +25,7 @@ from policy.decision import controls_sha256
 from policy.errors import (
     PermitClockError,
     PermitControlsError,
+    PermitDrivingError,
     PermitError,
     PermitExpiredError,
     PermitLedgerError,
@@ -305,3 +306,14 @@ def test_the_ledger_keeps_nothing_personal(verifier: PermitVerifier, ledger: Per
     verifier.redeem(TOKEN, **INPUTS)
     rows = sqlite3.connect(tmp_path / "permits.sqlite3").execute("SELECT * FROM spent").fetchall()
     assert rows == [(f"{1:032x}", 3, START)]
+
+
+def test_a_driving_movement_is_part_of_what_was_permitted(verifier: PermitVerifier) -> None:
+    driven = permit(driving_sha256=hex_of(b"a movement"), driver_consent_sha256="d" * 64)
+    token = issue_permit(driven, KEY)
+    for other in (None, b"", b"another movement"):
+        with pytest.raises(PermitDrivingError):
+            verifier.redeem(token, **INPUTS, driving=other)
+    assert verifier.redeem(token, **INPUTS, driving=b"a movement").permit == driven
+    with pytest.raises(PermitDrivingError):
+        verifier.redeem(issue_permit(permit(2), KEY), **INPUTS, driving=b"a movement")
