@@ -24,6 +24,8 @@ _INPUT_PX = 256
 _NUM_KEYPOINTS = 6
 _MIN_CONFIDENCE = 0.5
 _SAME_FACE_IOU = 0.3
+_MOST_FOLLOWED = 24
+"""Faces of one frame beside the main one that may begin or go on a track, the largest first."""
 
 CROP_PER_BOX = 1.35
 """Side of the square crop, as a multiple of the face box: brows, chin, ears and the seam to the hair are inside."""
@@ -105,19 +107,45 @@ class FaceFinder:
         The main face is the largest of the first frame that has one; later frames take the face that overlaps it most.
         A frame in which it is not found carries None.
         """
-        boxes: list[FaceBox | None] = []
+        tracks, most = self.tracks(frames, 1)
+        return (tracks[0] if tracks else [None] * len(frames)), most
+
+    def tracks(
+        self, frames: Sequence[UInt8[np.ndarray, "h w 3"]], max_faces: int
+    ) -> tuple[list[list[FaceBox | None]], int]:
+        """Up to `max_faces` faces, each in every frame, the main one first; and how many the fullest frame shows.
+
+        Faces beside the main one go on where they overlap their last box; one that appears later begins a track. Of
+        those, the ones that are seen most, then the largest, are kept.
+        """
+        found = [self.find(frame_HWC) for frame_HWC in frames]
+        most = max((len(faces) for faces in found), default=0)
+        main: list[FaceBox | None] = []
         latest: FaceBox | None = None
-        most = 0
-        for frame_HWC in frames:
-            faces = self.find(frame_HWC)
-            most = max(most, len(faces))
-            if latest is not None and faces:
+        for faces in found:
+            chosen = None
+            if faces:
                 anchor = latest
-                faces = sorted(faces, key=lambda face: -face.overlap(anchor))
-            chosen = faces[0] if faces else None
+                chosen = faces[0] if anchor is None else max(faces, key=lambda face: face.overlap(anchor))
             latest = chosen or latest
-            boxes.append(chosen)
-        return boxes, most
+            main.append(chosen)
+        if latest is None:
+            return [], most
+        if max_faces == 1 or most < 2:
+            return [main], most
+        others = [
+            [face for face in faces if face is not taken][:_MOST_FOLLOWED]
+            for faces, taken in zip(found, main, strict=True)
+        ]
+        beside = _linked(others)
+        beside.sort(key=lambda boxes: (-sum(box is not None for box in boxes), -_side(boxes)))
+        return [main, *beside[: max_faces - 1]], most
+
+
+def crop_square(box: FaceBox) -> tuple[float, float, float]:
+    """Left, top and side of the square that is cut around a face, in pixels; it may reach beyond the frame."""
+    side = box.side_px * CROP_PER_BOX
+    return box.centre_x - side / 2, box.centre_y - side / 2, side
 
 
 def crop_face(frame_HWC: UInt8[np.ndarray, "h w 3"], box: FaceBox, side_px: int | None = None) -> np.ndarray:
@@ -139,6 +167,33 @@ def crop_face(frame_HWC: UInt8[np.ndarray, "h w 3"], box: FaceBox, side_px: int 
         return crop_HWC
     how = cv2.INTER_AREA if side_px < side else cv2.INTER_CUBIC
     return cv2.resize(crop_HWC, (side_px, side_px), interpolation=how)
+
+
+def _linked(found: Sequence[Sequence[FaceBox]]) -> list[list[FaceBox | None]]:
+    """Boxes of consecutive frames joined into tracks, greedily by overlap; each track has an entry per frame."""
+    tracks: list[list[FaceBox | None]] = []
+    for index, faces in enumerate(found):
+        pairs = sorted(
+            (
+                (face.overlap(last), number, rank)
+                for number, boxes in enumerate(tracks)
+                if (last := next((box for box in reversed(boxes) if box is not None), None)) is not None
+                for rank, face in enumerate(faces)
+            ),
+            reverse=True,
+        )
+        chosen: dict[int, int] = {}
+        for overlap, number, rank in pairs:
+            if overlap > 0 and number not in chosen and rank not in chosen.values():
+                chosen[number] = rank
+        for number, boxes in enumerate(tracks):
+            boxes.append(faces[chosen[number]] if number in chosen else None)
+        tracks += [[None] * index + [face] for rank, face in enumerate(faces) if rank not in chosen.values()]
+    return tracks
+
+
+def _side(boxes: Sequence[FaceBox | None]) -> float:
+    return max((box.side_px for box in boxes if box is not None), default=0.0)
 
 
 def _model_path() -> Path:

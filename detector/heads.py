@@ -90,6 +90,32 @@ class Heads:
         """Features in standard deviations from the usual, cut off where no clip of the training material lies."""
         return np.clip((features_PF - self.usual_F) / self.spread_F, -_FARTHEST, _FARTHEST)
 
+    def heat(self, cells_TCGG: Shaped[np.ndarray, "t c 14 14"]) -> Float32[np.ndarray, "p 14 14"]:
+        """What every place of the face contributes to the logit of its pair; the sum over all is logit minus bias.
+
+        A feature is a mean or a spread over the cells of a region, so its part is shared out among them: by how much
+        each cell changes, or by how far it lies from the region's mean.
+        """
+        part_PF = self.standardised(pair_features(cells_TCGG)) * self.weight_F
+        cells_P2CGG = cells_TCGG.astype(np.float32).reshape(-1, 2, *cells_TCGG.shape[1:])
+        change_PCGG = np.abs(cells_P2CGG[:, 1] - cells_P2CGG[:, 0])
+        heat_PGG = np.zeros((len(part_PF), GRID, GRID), np.float32)
+        regions = [(name, change_PCGG) for name in _CHANGING]
+        regions += [(name, None) for name in _REGIONS]
+        for index, (name, size_PCGG) in enumerate(regions):
+            rows, columns = _REGIONS[name]
+            part_PC = part_PF[:, index * NUM_CHANNELS : (index + 1) * NUM_CHANNELS]
+            if size_PCGG is None:
+                inside = cells_P2CGG[:, :, :, rows][..., columns]
+                share = ((inside - inside.mean(axis=(3, 4), keepdims=True)) ** 2).mean(axis=1)
+            else:
+                share = size_PCGG[:, :, rows][..., columns]
+            share = share + 1e-6
+            share = share / share.sum(axis=(2, 3), keepdims=True)
+            region = heat_PGG[:, rows]
+            region[..., columns] += np.einsum("pc,pcgh->pgh", part_PC, share)
+        return heat_PGG
+
     def judge(self, cells_TCGG: Shaped[np.ndarray, "t c 14 14"]) -> Judgement:
         """Judge a clip from the cells of its pairs; at least one pair."""
         standard_PF = self.standardised(pair_features(cells_TCGG)).astype(np.float64)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from detector.calibration import (
     stratum_of,
 )
 from detector.errors import WeightsError
+from detector.face import FaceBox, crop_square
 from detector.heads import Heads, Judgement
 from detector.observation import Observation, Observer
 from watermark.media import Clip
@@ -77,6 +78,47 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class HeatPatch:
+    """Which places of a face speak for synthetic (above 0) or against it, at one moment.
+
+    Attributes:
+        start_s, end_s: the moment, as in the timeline.
+        face: number of the face; 0 is the main one.
+        left, top, side: the square of the crop, in pixels of the clip as it was looked at.
+        heat_GG: what each cell contributes to the logit.
+    """
+
+    start_s: float
+    end_s: float
+    face: int
+    left: float
+    top: float
+    side: float
+    heat_GG: np.ndarray
+
+
+@dataclass(frozen=True)
+class FaceScore:
+    """What can be said of one face among several.
+
+    Attributes:
+        face: its number; 0 is the main one, on which the verdict rests.
+        p: probability of synthetic at equal priors.
+        num_frames: frames in which it was looked at.
+        face_px: its side in pixels.
+        box: left, top, right, bottom in shares of the frame, where it was seen first.
+        abstain: why `p` is no basis for a verdict; empty where it is one.
+    """
+
+    face: int
+    p: float
+    num_frames: int
+    face_px: float
+    box: tuple[float, float, float, float]
+    abstain: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
 class DetectorScore:
     """What the detector can say of one clip or picture.
 
@@ -91,6 +133,8 @@ class DetectorScore:
         num_faces: faces in the fullest of them.
         face_px: side of the main face in pixels; 0 where there is none.
         abstain: why this is no basis for a verdict; empty where it is one.
+        faces: each face that was followed, the main one first; the fields above speak of the main one.
+        heat: where in the faces the evidence lies, one patch per pair looked at.
     """
 
     p: float | None
@@ -103,6 +147,8 @@ class DetectorScore:
     num_faces: int
     face_px: float
     abstain: tuple[Reason, ...]
+    faces: tuple[FaceScore, ...] = ()
+    heat: tuple[HeatPatch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,14 +187,38 @@ class Detector:
         """
         frames_THWC = clip.frames_THWC if isinstance(clip, Clip) else clip[None]
         rate_hz = clip.rate_hz if isinstance(clip, Clip) else 25.0
-        observation = self._observer.observe(frames_THWC, rate_hz)
         too_few = (TOO_FEW_FRAMES,) if len(frames_THWC) < LEAST_FRAMES else ()
-        if observation is None:
+        if len(frames_THWC) == 1:  # a picture: no score, so the network is not asked
+            found = self._observer.finder.find(frames_THWC[0])
+            if found:
+                return DetectorScore(None, PRIOR, None, (), None, (), 1, len(found), found[0].side_px, too_few)
             return DetectorScore(None, PRIOR, None, (), None, (), 0, 0, 0.0, (NO_FACE, *too_few))
-        if len(observation.frame_indices) == 1:
-            faces, face_px = observation.num_faces, observation.face_px
-            return DetectorScore(None, PRIOR, None, (), None, (), 1, faces, face_px, too_few)
-        return self._state(observation, len(frames_THWC), rate_hz, stratum_of(bits_per_pixel), too_few)
+        observations = self._observer.observe_faces(frames_THWC, rate_hz)
+        if not observations:
+            return DetectorScore(None, PRIOR, None, (), None, (), 0, 0, 0.0, (NO_FACE, *too_few))
+        stratum, num_frames = stratum_of(bits_per_pixel), len(frames_THWC)
+        states = [
+            self._state(observation, num_frames, rate_hz, stratum, too_few, face)
+            for face, observation in enumerate(observations)
+        ]
+        height, width = frames_THWC[observations[0].frame_indices[0]].shape[:2]
+        faces = tuple(
+            FaceScore(
+                face,
+                state.p or 0.0,
+                state.frames_used,
+                state.face_px,
+                _place(observation.boxes[0], width, height),
+                state.abstain,
+            )
+            for face, (state, observation) in enumerate(zip(states, observations, strict=True))
+        )
+        return replace(
+            states[0],
+            faces=faces,
+            timeline=tuple(part for state in states for part in state.timeline),
+            heat=tuple(patch for state in states for patch in state.heat),
+        )
 
     def _state(
         self,
@@ -157,6 +227,7 @@ class Detector:
         rate_hz: float,
         stratum: Stratum,
         too_few: tuple[Reason, ...],
+        face: int = 0,
     ) -> DetectorScore:
         judged = self._heads.judge(observation.cells_TCGG)
         logit = judged.logit
@@ -168,21 +239,28 @@ class Detector:
             abstain.append(OUT_OF_DISTRIBUTION)
         if len(conformal_set) == len(CLASSES):
             abstain.append(AMBIGUOUS)
+        timeline = self._timeline(observation, judged, num_frames, rate_hz, face)
         return DetectorScore(
             p=self._calibration.probability(logit),
             prior=PRIOR,
             llr=self._calibration.log_likelihood_ratio(logit),
             conformal_set=conformal_set,
             ood=self._calibration.novelty(judged.sketch_D),
-            timeline=self._timeline(observation, judged, num_frames, rate_hz),
+            timeline=timeline,
             frames_used=len(observation.frame_indices),
             num_faces=observation.num_faces,
             face_px=observation.face_px,
             abstain=tuple(abstain),
+            heat=tuple(
+                HeatPatch(part.start_s, part.end_s, face, *crop_square(box), heat_GG)
+                for part, box, heat_GG in zip(
+                    timeline, observation.boxes, self._heads.heat(observation.cells_TCGG), strict=True
+                )
+            ),
         )
 
     def _timeline(
-        self, observation: Observation, judged: Judgement, num_frames: int, rate_hz: float
+        self, observation: Observation, judged: Judgement, num_frames: int, rate_hz: float, face: int
     ) -> tuple[Segment, ...]:
         """One segment per pair looked at, reaching half-way to its neighbours."""
         middles_s = [
@@ -191,9 +269,22 @@ class Detector:
         ]
         edges_s = [0.0, *((a + b) / 2 for a, b in itertools.pairwise(middles_s)), num_frames / rate_hz]
         return tuple(
-            Segment(round(start, 3), round(end, 3), 0, self._calibration.probability(float(logit)))
+            Segment(round(start, 3), round(end, 3), face, self._calibration.probability(float(logit)))
             for (start, end), logit in zip(itertools.pairwise(edges_s), judged.pairs_P, strict=True)
         )
+
+
+def _place(box: FaceBox, width: int, height: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a face in shares of the frame."""
+    half = box.side_px / 2
+    edges = (
+        (box.centre_x - half) / width,
+        (box.centre_y - half) / height,
+        (box.centre_x + half) / width,
+        (box.centre_y + half) / height,
+    )
+    left, top, right, bottom = (round(min(max(edge, 0.0), 1.0), 4) for edge in edges)
+    return left, top, right, bottom
 
 
 def write_weights(path: Path, weights: DetectorWeights) -> str:
