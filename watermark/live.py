@@ -5,7 +5,9 @@ in an `emsg` box behind its `styp`, a COSE signature by that key over the segmen
 segment costs one P-256 signature and some 400 bytes, and whoever joins late needs nothing but the init segment.
 
 Cutting the tail off is invisible in that scheme. So a stream ends with a segment without media whose signed info says
-how many came before it (`END_FIELD`), also when it ends early because a consent was revoked.
+how many came before it (`END_FIELD`), also when it ends early because a consent was revoked. Where one process makes
+the segments and another lets them out, the end is signed by the one that lets them out (`EndSigner`): it knows how many
+have left, and it is still there when the other one has died.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import hashlib
 import secrets
 import struct
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +26,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from policy.kms import as_signing_key
-from watermark.authority import SigningAuthority
+from watermark.authority import SigningAuthority, utc_now
 from watermark.boxes import (
     Box,
     Superbox,
@@ -67,6 +69,7 @@ from watermark.errors import (
     UnsignedSegmentError,
     UnsupportedMediaError,
 )
+from watermark.fragments import tracks
 from watermark.manifest import PORTRAIT_LABEL, SPEC_VERSION, ManifestSpec
 
 SCHEME = b"urn:c2pa:verifiable-segment-info"
@@ -76,7 +79,8 @@ END_FIELD = "org.placet.end"
 DEFAULT_VALIDITY_S = 24 * 3600
 
 Sign = Callable[[bytes], bytes]
-EndReason = Literal["complete", "revoked", "failed"]
+EndReason = Literal["complete", "revoked", "expired", "stopped", "failed"]
+"""All is said; the consent ended; the permitted time is over; service or client broke it off; an error."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ class LiveSigner:
         dialect: see `Dialect`.
         validity_s: how long the session key may sign; never beyond the certificate's own end.
         timescale: ticks per second of the events.
+        further_keys: entries of session keys that others hold (`EndSigner.entry`), to be certified too.
     """
 
     def __init__(
@@ -132,12 +137,12 @@ class LiveSigner:
         dialect: Dialect = SPECIFICATION,
         validity_s: int = DEFAULT_VALIDITY_S,
         timescale: int = 0,
+        further_keys: Sequence[bytes] = (),
     ) -> None:
         authority.check_can_sign()
         self._authority, self._spec, self._dialect = authority, spec, dialect
-        private_key = ec.generate_private_key(ec.SECP256R1())
-        self._key, self._public_key = as_signing_key(private_key), private_key.public_key()
-        self._kid = secrets.token_bytes(16)
+        self._key = _SessionSigner(dialect)
+        self._further_keys = [decode(entry) for entry in further_keys]
         self._created_at = authority.now().replace(microsecond=0)
         left_s = int((authority.expires_at - self._created_at).total_seconds())
         self._validity_s = min(validity_s, left_s)
@@ -157,7 +162,7 @@ class LiveSigner:
             raise UnreadableMediaError("An init segment starts with ftyp and holds moov.")
         if b"mdat" in kinds or any(is_manifest_store(box) for box in boxes):
             raise SigningError("The init segment holds media or a manifest already: sign a fresh one.")
-        self._timescale = self._timescale or _timescale(boxes)
+        self._timescale = self._timescale or _timescale(init_segment)
         after = len(boxes[0].data)
 
         def assembled(digest: bytes, sign: Sign) -> bytes:
@@ -189,8 +194,7 @@ class LiveSigner:
 
     def end(self, reason: EndReason = "complete") -> bytes:
         """The signed end of the stream: a segment without media. Raises: SigningError: there is one already."""
-        marker = make(b"styp", b"msdh" + bytes(4) + b"msdhmsixcmfs")
-        signed = self._signed(marker, cut(marker), 0.0, {END_FIELD: {"segments": self.num_signed, "reason": reason}})
+        signed = self._signed(_END_MARKER, cut(_END_MARKER), 0.0, _end_fields(self.num_signed, reason))
         self._has_ended = True
         return signed
 
@@ -205,22 +209,8 @@ class LiveSigner:
             raise SigningError("The stream has its signed end: start another one.")
         if not self._created_at <= now <= self._created_at + dt.timedelta(seconds=self._validity_s):
             raise SigningError("The session key has expired: start another stream.")
-        after = len(boxes[0].data) if boxes[0].kind == b"styp" else 0
-        protected = {IAT: int(now.timestamp())}
-        timing = struct.pack(">IIII", self._timescale, 0, round(duration_s * self._timescale), self._next_number)
-        header = bytes(4) + SCHEME + b"\0" + self._dialect.emsg_value + b"\0" + timing
-
-        def assembled(digest: bytes, sign: Sign) -> bytes:
-            info = {
-                "sequenceNumber": self._next_number,
-                "bmffHash": {"exclusions": _SEGMENT_EXCLUSIONS, "alg": "sha256", "hash": digest, "name": "segment"},
-                "manifestId": self.manifest_id,
-            } | fields
-            signature = sign1(sign, encode(info), protected=protected, unprotected={KID: self._kid})
-            return segment[:after] + make(b"emsg", header + encode(signature)) + segment[after:]
-
-        digest = bmff_hash(assembled(bytes(32), unsigned), _is_segment_info)
-        signed = assembled(digest, self._key.sign)
+        info = {"sequenceNumber": self._next_number, "manifestId": self.manifest_id} | fields
+        signed = self._key.signed(segment, boxes, info, now=now, timescale=self._timescale, duration_s=duration_s)
         self._next_number += 1
         return signed
 
@@ -252,7 +242,7 @@ class LiveSigner:
             label = assertion["label"]
             count[label] = count.get(label, 0) + 1
             add(label if count[label] == 1 else f"{label}__{count[label] - 1}", assertion["data"])
-        add(SESSION_KEYS_LABEL, {"keys": [self._session_key()]})
+        add(SESSION_KEYS_LABEL, {"keys": [self._session_key(), *self._further_keys]})
         add(
             "c2pa.hash.bmff.v3",
             {"exclusions": _INIT_EXCLUSIONS, "alg": "sha256", "hash": digest, "name": "init segment"},
@@ -278,34 +268,100 @@ class LiveSigner:
         return make_superbox(b"c2pa", "c2pa", manifest)
 
     def _session_key(self) -> dict[str, Any]:
-        """The session key and its binding to the claim signer's certificate, C2PA §18.25.2."""
-        leaf = self._authority.chain_der[0]
+        return self._key.entry(self._authority.chain_der[0], self._created_at, self._validity_s)
+
+
+class EndSigner:
+    """Signs the end of a stream whose segments somebody else signs.
+
+    Give `entry` to that stream's `LiveSigner`, which certifies the key beside its own.
+
+    Args:
+        leaf_der: certificate of the claim signer, to which the key is bound.
+        now: the time.
+        validity_s: how long the key may sign.
+    Attributes:
+        entry: the key, its validity and its binding, encoded.
+    """
+
+    def __init__(
+        self,
+        leaf_der: bytes,
+        now: Callable[[], dt.datetime] = utc_now,
+        *,
+        dialect: Dialect = SPECIFICATION,
+        validity_s: int = DEFAULT_VALIDITY_S,
+    ) -> None:
+        self._now = now
+        self._key = _SessionSigner(dialect)
+        self.entry = encode(self._key.entry(leaf_der, now().replace(microsecond=0), validity_s))
+
+    def end(self, manifest_id: str, num_segments: int, reason: EndReason) -> bytes:
+        """The signed end: a segment without media.
+
+        Args:
+            manifest_id: of the stream.
+            num_segments: how many have left before it.
+        """
+        info = {"sequenceNumber": num_segments + 1, "manifestId": manifest_id} | _end_fields(num_segments, reason)
+        return self._key.signed(_END_MARKER, cut(_END_MARKER), info, now=self._now(), timescale=1000, duration_s=0.0)
+
+
+_END_MARKER = make(b"styp", b"msdh" + bytes(4) + b"msdhmsixcmfs")
+
+
+def _end_fields(num_segments: int, reason: EndReason) -> dict[str, Any]:
+    return {END_FIELD: {"segments": num_segments, "reason": reason}}
+
+
+class _SessionSigner:
+    """A key that lives for one stream, and what it signs."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        private_key = ec.generate_private_key(ec.SECP256R1())
+        self._key, self._public_key = as_signing_key(private_key), private_key.public_key()
+        self._kid = secrets.token_bytes(16)
+        self._dialect = dialect
+
+    def entry(self, leaf_der: bytes, created_at: dt.datetime, validity_s: int) -> dict[str, Any]:
+        """The key and its binding to the claim signer's certificate, C2PA §18.25.2."""
         is_detached = self._dialect.is_binding_detached
-        binding = sign1(self._key.sign, encode(leaf) if is_detached else leaf, is_detached=is_detached)
+        binding = sign1(self._key.sign, encode(leaf_der) if is_detached else leaf_der, is_detached=is_detached)
         return {
             "key": public_cose_key(self._public_key, self._kid),
             "minSequenceNumber": 1,
-            "createdAt": cbor2.CBORTag(0, f"{self._created_at:%Y-%m-%dT%H:%M:%SZ}"),
-            "validityPeriod": self._validity_s,
+            "createdAt": cbor2.CBORTag(0, f"{created_at:%Y-%m-%dT%H:%M:%SZ}"),
+            "validityPeriod": validity_s,
             "signerBinding": binding,
         }
 
+    def signed(
+        self, segment: bytes, boxes: list[Box], info: dict[str, Any], *, now: dt.datetime, timescale: int,
+        duration_s: float,
+    ) -> bytes:  # fmt: skip
+        """A segment with its signed info behind a leading `styp` box, C2PA §19.4.1."""
+        after = len(boxes[0].data) if boxes[0].kind == b"styp" else 0
+        timing = struct.pack(">IIII", timescale, 0, round(duration_s * timescale), info["sequenceNumber"])
+        header = bytes(4) + SCHEME + b"\0" + self._dialect.emsg_value + b"\0" + timing
 
-def _timescale(boxes: list[Box]) -> int:
+        def assembled(digest: bytes, sign: Sign) -> bytes:
+            binding = {"exclusions": _SEGMENT_EXCLUSIONS, "alg": "sha256", "hash": digest, "name": "segment"}
+            signature = sign1(
+                sign,
+                encode(info | {"bmffHash": binding}),
+                protected={IAT: int(now.timestamp())},
+                unprotected={KID: self._kid},
+            )
+            return segment[:after] + make(b"emsg", header + encode(signature)) + segment[after:]
+
+        digest = bmff_hash(assembled(bytes(32), unsigned), _is_segment_info)
+        return assembled(digest, self._key.sign)
+
+
+def _timescale(init_segment: bytes) -> int:
     """Ticks per second of the picture's track, or of the first track where there is no picture."""
-    tracks = [box for top in boxes if top.kind == b"moov" for box in cut(top.body) if box.kind == b"trak"]
-    found: dict[bytes, int] = {}
-    for track in tracks:
-        header, handler = child(track, b"mdia", b"mdhd"), child(track, b"mdia", b"hdlr")
-        if header is None or handler is None:
-            continue
-        # ISO/IEC 14496-12 §8.4.2: version 1 has 64-bit times before the timescale
-        place = 20 if header.body[0] == 1 else 12
-        found.setdefault(handler.body[8:12], int.from_bytes(header.body[place : place + 4], "big"))
-    timescale = found.get(b"vide") or next(iter(found.values()), 0)
-    if not timescale:
-        raise UnreadableMediaError("The init segment describes no track.")
-    return timescale
+    found = {track.handler: track.timescale for track in reversed(tracks(init_segment))}
+    return found.get(b"vide") or next(reversed(found.values()))
 
 
 # ---- verifying -------------------------------------------------------------------------------------------------------

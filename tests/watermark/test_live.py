@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.watermark.clips import lag_s
+from watermark.audio_mark import AudioEmbedder
 from watermark.authority import SigningAuthority
 from watermark.boxes import Box, cut, make
 from watermark.credentials import Ingredient, ManifestSpec, read_credentials
@@ -36,7 +38,17 @@ from watermark.errors import (
     UnsignedSegmentError,
 )
 from watermark.extract import read_mark
-from watermark.live import DIALECTS, ENCYPHER, SPECIFICATION, Dialect, LiveSigner, LiveVerifier, verify_stream
+from watermark.fragments import codecs, length_prefixed
+from watermark.live import (
+    DIALECTS,
+    ENCYPHER,
+    SPECIFICATION,
+    Dialect,
+    EndSigner,
+    LiveSigner,
+    LiveVerifier,
+    verify_stream,
+)
 from watermark.mark import UnmarkedFrames
 from watermark.media import Clip, Sound, decode_clip
 from watermark.payload import MarkId
@@ -62,7 +74,7 @@ def produce(clip: Clip, key: bytes, mark_id: MarkId, authority: SigningAuthority
     assert clip.sound is not None
     sound = clip.sound.resampled(48_000)
 
-    def produce(dialect: Dialect = SPECIFICATION, has_sound: bool = True, num_frames: int = 75) -> Stream:
+    def produce(dialect: Dialect = SPECIFICATION, has_sound: bool = True, num_frames: int = 74) -> Stream:
         encoder = SegmentEncoder(
             width=SIDE_PX, height=SIDE_PX, rate_hz=25.0, has_sound=has_sound, coding=VideoCoding(num_threads=1)
         )
@@ -70,8 +82,9 @@ def produce(clip: Clip, key: bytes, mark_id: MarkId, authority: SigningAuthority
         producer = LiveProducer(encoder, embedder, LiveSigner(authority, live_spec, dialect=dialect))
         segments: list[bytes] = []
         for start in range(0, num_frames, 15):
-            part = Sound(sound.samples_N[start * 1920 : (start + 15) * 1920], 48_000)
-            frames = UnmarkedFrames(clip.frames_THWC[start : start + 15, ::2, ::2])
+            end = min(start + 15, num_frames)
+            part = Sound(sound.samples_N[start * 1920 : end * 1920], 48_000)
+            frames = UnmarkedFrames(clip.frames_THWC[start:end, ::2, ::2])
             segments += producer.write(frames, part if has_sound else None)
         return Stream(producer.init_segment, (*segments, *producer.finish()))
 
@@ -139,7 +152,7 @@ def test_every_frame_carries_the_mark_and_the_sound_is_in_time(
     stream: Stream, clip: Clip, key: bytes, mark_id: MarkId
 ) -> None:
     played = decode_clip(stream.whole())
-    assert len(played.frames_THWC) == 75
+    assert len(played.frames_THWC) == 74
     assert played.rate_hz == pytest.approx(25.0)
     found = read_mark(played, key, lambda found: found == mark_id, num_registered=1)
     assert (found.state, found.mark_id) == ("detected", mark_id)
@@ -414,3 +427,76 @@ def test_segments_have_the_duration_that_was_asked_for(clip: Clip) -> None:
         segments += encoder.write(encoder_planes(np.dstack([planes] * 3)), None)
     segments += encoder.finish()
     assert [segment.duration_s for segment in segments] == [0.4, 0.4, pytest.approx(0.2)]
+
+
+# ---- frame by frame --------------------------------------------------------------------------------------------------
+
+
+def frame_by_frame(
+    clip: Clip, key: bytes, mark_id: MarkId, authority: SigningAuthority, spec: ManifestSpec, end: EndSigner
+) -> tuple[LiveProducer, list[bytes]]:
+    """A second of segments of one frame each, marked in picture and sound, one of them a key frame."""
+    assert clip.sound is not None
+    sound = clip.sound.resampled(48_000)
+    encoder = SegmentEncoder(
+        width=SIDE_PX, height=SIDE_PX, rate_hz=25.0, segment_s=0.04, key_frame_s=1.0, coding=VideoCoding(num_threads=1)
+    )
+    producer = LiveProducer(
+        encoder,
+        Embedder(key, mark_id, SIDE_PX, SIDE_PX, 25.0),
+        LiveSigner(authority, spec, further_keys=[end.entry]),
+        sound_embedder=AudioEmbedder(key, mark_id, 48_000),
+    )
+    made: list[bytes] = []
+    for number in range(25):
+        part = Sound(sound.samples_N[number * 1920 : (number + 1) * 1920], 48_000)
+        frame = UnmarkedFrames(clip.frames_THWC[number : number + 1, ::2, ::2])
+        (segment,) = producer.write_segments(frame, part)  # it leaves with its own frame, not with the next one
+        assert segment.num_frames == 1 and segment.duration_s == pytest.approx(0.04)
+        made.append(segment.data)
+    return producer, [*made, *(segment.data for segment in producer.finish_segments())]
+
+
+def test_segments_of_one_frame_leave_at_once_and_play(
+    clip: Clip, key: bytes, mark_id: MarkId, authority: SigningAuthority, live_spec: ManifestSpec
+) -> None:
+    assert clip.sound is not None
+    end = EndSigner(authority.chain_der[0])
+    producer, segments = frame_by_frame(clip, key, mark_id, authority, live_spec, end)
+    stream = [*segments, end.end(producer.manifest_id, len(segments), "complete")]
+    assert verify_stream(producer.init_segment, stream, authority.root_pem)[-1].end == "complete"
+    played = decode_clip(producer.init_segment + b"".join(stream))
+    assert len(played.frames_THWC) == 25 and played.sound is not None
+    expected = clip.sound.resampled(48_000).samples_N[:48_000]
+    assert abs(lag_s(played.sound.resampled(48_000).samples_N, expected, 48_000)) < 0.01
+    sizes = [len(segment) for segment in segments[1:25]]
+    assert max(sizes) < len(segments[0]), "only the first frame is a key frame"
+
+
+def test_the_end_is_signed_by_whoever_lets_the_segments_out(
+    clip: Clip, key: bytes, mark_id: MarkId, authority: SigningAuthority, live_spec: ManifestSpec
+) -> None:
+    """Seven of the segments have left when the one who makes them is gone: the stream ends behind the seventh."""
+    end = EndSigner(authority.chain_der[0])
+    producer, segments = frame_by_frame(clip, key, mark_id, authority, live_spec, end)
+    stream = [*segments[:7], end.end(producer.manifest_id, 7, "failed")]
+    assert verify_stream(producer.init_segment, stream, authority.root_pem)[-1].end == "failed"
+    with pytest.raises(SegmentReplayedError):
+        verify_stream(producer.init_segment, [*segments[:8], stream[-1]], authority.root_pem)
+    with pytest.raises(SegmentGapError):
+        verify_stream(producer.init_segment, [*segments[:6], stream[-1]], authority.root_pem)
+    stranger = EndSigner(authority.chain_der[0])
+    with pytest.raises(ForeignSegmentError):
+        verify_stream(
+            producer.init_segment, [*segments[:7], stranger.end(producer.manifest_id, 7, "failed")], authority.root_pem
+        )
+
+
+@given(units=st.lists(st.binary(min_size=1, max_size=40).map(lambda data: b"\x65" + data.replace(b"\0", b"\1"))))
+def test_units_of_a_byte_stream_come_back_behind_their_lengths(units: list[bytes]) -> None:
+    prefixed = length_prefixed(b"".join(b"\0\0\0\1" + unit for unit in units))
+    assert prefixed == b"".join(len(unit).to_bytes(4, "big") + unit for unit in units)
+
+
+def test_the_media_type_names_what_players_need(stream: Stream) -> None:
+    assert re.fullmatch(r"avc1\.64[0-9A-F]{4}, mp4a\.40\.2", codecs(stream.init))
