@@ -17,6 +17,7 @@ from api.cli import (
     bench_tokens,
     credentials,
     evaluate_likeness,
+    evaluate_states,
     keys,
     lab,
     people,
@@ -51,6 +52,7 @@ app.add_typer(lab.models, name="models")
 app.add_typer(evaluate_likeness.app, name="evaluate")
 app.add_typer(bench_consent.bench, name="bench")
 app.add_typer(lab.train, name="train")
+evaluate_likeness.app.command("contact-sheet")(evaluate_states.evaluate_contact_sheet)
 evaluate_likeness.app.command("sound-mark")(sound.evaluate_sound_mark)
 bench_consent.bench.command("sound-mark")(sound.bench_sound_mark)
 bench_consent.bench.command("tokens")(bench_tokens.bench_tokens)
