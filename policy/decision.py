@@ -19,6 +19,7 @@ from policy.canonical import canonical_json, sha256_hex
 from policy.errors import CanonicalError, PolicySetError, ReplayError
 from policy.facts import (
     ACTION_EVALUATE,
+    ACTION_LIVE,
     ACTION_RENDER,
     BESIDE_NOBODY,
     ConsentFacts,
@@ -33,6 +34,7 @@ from policy.screen import screen
 
 __all__ = [
     "ACTION_EVALUATE",
+    "ACTION_LIVE",
     "ACTION_RENDER",
     "CORE_REASONS",
     "ConsentFacts",
@@ -188,7 +190,8 @@ class PolicyEngine:
             raise PolicySetError(f"The rule {missing[0]} is missing; the gate does not run without it.")
         self._policies = _policy_set(policies)
         self._screens = {
-            action: _policy_set(screen(policies, _uid("Action", action))) for action in (ACTION_RENDER, ACTION_EVALUATE)
+            action: _policy_set(screen(policies, _uid("Action", action)))
+            for action in (ACTION_RENDER, ACTION_LIVE, ACTION_EVALUATE)
         }
         self.policy_sha256 = sha256_hex(
             canonical_json({"policies": sha256_hex(policy_text.encode()), "schema": sha256_hex(schema_text.encode())})

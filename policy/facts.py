@@ -17,6 +17,7 @@ from policy.errors import ReplayError
 from policy.identity import Actor
 
 ACTION_RENDER: Final = "render"
+ACTION_LIVE: Final = "live"
 ACTION_EVALUATE: Final = "evaluate"
 
 CLASS_UNKNOWN: Final = "unknown"

@@ -11,6 +11,7 @@ from policy.errors import IdentityError
 
 SCOPE_RENDER_CREATE: Final = "render:create"
 SCOPE_RENDER_READ: Final = "render:read"
+SCOPE_LIVE_CREATE: Final = "live:create"
 SCOPE_DETECT_CREATE: Final = "detect:create"
 SCOPE_AUDIT_READ: Final = "audit:read"
 SCOPE_SUBJECT_SELF: Final = "subject:self"
@@ -21,6 +22,7 @@ ALL_SCOPES: Final[frozenset[str]] = frozenset(
     {
         SCOPE_RENDER_CREATE,
         SCOPE_RENDER_READ,
+        SCOPE_LIVE_CREATE,
         SCOPE_DETECT_CREATE,
         SCOPE_AUDIT_READ,
         SCOPE_SUBJECT_SELF,

@@ -51,7 +51,7 @@ _HEADER: Final = base64.urlsafe_b64encode(b'{"alg":"Ed25519","typ":"placet-permi
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FORMS: Final[Mapping[str, re.Pattern[str]]] = {
     "permit_id": re.compile(r"[0-9a-f]{32}"),
-    "action": re.compile(r"render|evaluate"),
+    "action": re.compile(r"render|live|evaluate"),
     "portrait_sha256": _SHA256,
     "speech_sha256": _SHA256,
     "controls_sha256": _SHA256,
@@ -73,9 +73,10 @@ class Permit:
     Args:
         permit_id: 128 random bits in hex; what the ledger remembers.
         decision_index: the log entry of the decision that this rests on.
-        action: render or evaluate.
+        action: render, live or evaluate.
         subject: pseudonym of the person shown, as in the log; "" if nobody is enrolled.
-        portrait_sha256, speech_sha256, controls_sha256: the inputs, exactly.
+        portrait_sha256, speech_sha256, controls_sha256: the inputs, exactly. What will be said in a live session is not
+            known; there `speech_sha256` is the hash of the session's terms.
         consent_sha256, consent_epoch: the consent that it rests on, to be looked at again before delivery.
         driving_sha256, driver_consent_sha256: the recorded movement that moves the face instead of a planned one, and
             the consent of whoever it was recorded of; None for speech alone.

@@ -30,10 +30,11 @@ def screen(policies: dict[str, Policy], action: dict[str, str]) -> dict[str, Pol
     kept: dict[str, Policy] = {}
     conditions: list[Expression] = []
     for name, policy in policies.items():
-        if policy["action"] == {"op": "==", "entity": action}:
+        named = _named_actions(policy["action"])
+        if action in named:
             scoped = policy | {"action": _ANYTHING}
-        elif policy["action"]["op"] == "==":
-            continue  # of another action
+        elif named:
+            continue  # of other actions
         else:
             scoped = policy
         if policy["effect"] == "forbid" and all(
@@ -51,6 +52,13 @@ def screen(policies: dict[str, Policy], action: dict[str, str]) -> dict[str, Pol
             "conditions": [{"kind": "when", "body": _any_of(_grouped(conditions))}],
         }
     return kept
+
+
+def _named_actions(scope: Expression) -> list[Expression]:
+    """The actions that the scope of a policy names; none where it holds for all, or for a group of them."""
+    if scope["op"] == "==":
+        return [scope["entity"]]
+    return list(scope["entities"]) if scope["op"] == "in" and "entities" in scope else []
 
 
 def _condition(policy: Policy) -> Expression:

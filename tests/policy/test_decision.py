@@ -14,6 +14,7 @@ from policy.canonical import canonical_json, sha256_hex
 from policy.consent import PURPOSE_EDUCATION, PURPOSE_EVALUATION, PURPOSE_RESEARCH, PURPOSE_TRAINING
 from policy.decision import (
     ACTION_EVALUATE,
+    ACTION_LIVE,
     ACTION_RENDER,
     CORE_REASONS,
     DEFAULT_DIRECTORY,
@@ -28,7 +29,7 @@ from policy.decision import (
 )
 from policy.errors import CanonicalError, PolicySetError, ReplayError
 from policy.gate import Gate
-from policy.identity import SCOPE_DETECT_CREATE, SCOPE_OPERATOR_ADMIN, SCOPE_RENDER_CREATE
+from policy.identity import SCOPE_DETECT_CREATE, SCOPE_LIVE_CREATE, SCOPE_OPERATOR_ADMIN, SCOPE_RENDER_CREATE
 
 from .conftest import START
 
@@ -200,6 +201,17 @@ def test_evaluations_that_are_refused(
     assert decision.codes == (code,)
 
 
+def test_a_live_session_is_judged_like_a_render_and_needs_its_own_scope(
+    engine: PolicyEngine, request_: RenderRequest, facts: Facts
+) -> None:
+    asked = replace(request_, action=ACTION_LIVE)
+    assert engine.decide(asked, facts).codes == ("scope.missing",)
+    live = replace(asked, scopes=(SCOPE_LIVE_CREATE,))
+    assert engine.decide(live, facts).allowed
+    assert engine.decide(live, consent_with(facts, revoked=True)).codes == ("consent.revoked",)
+    assert engine.decide(live, replace(facts, streams=facts.max_streams)).codes == ("streams.exceeded",)
+
+
 def test_an_attestation_does_not_open_renders(engine: PolicyEngine, request_: RenderRequest, facts: Facts) -> None:
     decision = engine.decide(request_, replace(facts, consent=None, attested_class="synthetic"))
     assert decision.codes == ("consent.missing",)
@@ -329,7 +341,8 @@ def oracle(request: RenderRequest, facts: Facts) -> set[str]:
         if when:
             reasons.add(code)
 
-    wanted = {"render": SCOPE_RENDER_CREATE, "evaluate": SCOPE_OPERATOR_ADMIN}[request.action]
+    scopes = {"render": SCOPE_RENDER_CREATE, "live": SCOPE_LIVE_CREATE, "evaluate": SCOPE_OPERATOR_ADMIN}
+    wanted = scopes[request.action]
     refuse("scope.missing", wanted not in request.scopes)
     refuse("duration.limit", request.duration_ms > facts.max_duration_ms)
     refuse("duration.empty", request.duration_ms <= 0)
@@ -339,7 +352,7 @@ def oracle(request: RenderRequest, facts: Facts) -> set[str]:
     refuse("subject.erased", facts.subject_erased)
     refuse("face.beside_protected", facts.beside == "protected")
     refuse("face.beside_unknown", facts.beside not in ("nobody", "strangers", "protected"))
-    driver, is_render = facts.driver, request.action == ACTION_RENDER
+    driver, is_render = facts.driver, request.action != ACTION_EVALUATE
     refuse("driver.control", (request.driving_sha256 is not None) != ("driving" in request.controls))
     known = driver is not None and (not is_render or driver.subject_class in ("adult", "persona", "artwork", "minor"))
     refuse("driver.unknown", request.driving_sha256 is not None and not known)
@@ -441,10 +454,12 @@ FACTS_FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
 )
 all_facts = st.builds(Facts, **FACTS_FIELDS)
 REQUEST_FIELDS: dict[str, st.SearchStrategy[Any]] = dict(
-    action=st.sampled_from([ACTION_RENDER, ACTION_EVALUATE]),
+    action=st.sampled_from([ACTION_RENDER, ACTION_LIVE, ACTION_EVALUATE]),
     client_id=names,
     org=names,
-    scopes=st.lists(st.sampled_from([SCOPE_RENDER_CREATE, SCOPE_OPERATOR_ADMIN]), unique=True).map(tuple),
+    scopes=st.lists(st.sampled_from([SCOPE_RENDER_CREATE, SCOPE_LIVE_CREATE, SCOPE_OPERATOR_ADMIN]), unique=True).map(
+        tuple
+    ),
     subject_id=st.none() | names,
     portrait_sha256=names,
     speech_sha256=names,
@@ -489,6 +504,8 @@ def driven() -> tuple[RenderRequest, Facts]:
 def nearly_agreeable(draw: st.DrawFn) -> tuple[RenderRequest, Facts]:
     """What is allowed, but for up to three fields: pairs of reasons, and the last step before a yes."""
     request, facts = draw(st.sampled_from([agreeable, driven]))()
+    if draw(st.booleans()):
+        request = replace(request, action=ACTION_LIVE, scopes=(SCOPE_LIVE_CREATE,))
     parts = (
         ("request", REQUEST_FIELDS), ("facts", FACTS_FIELDS), ("consent", CONSENT_FIELDS), ("driver", DRIVER_FIELDS),
         ("driver consent", CONSENT_FIELDS),

@@ -40,11 +40,25 @@ def test_rules_with_a_scope_of_their_own_stay_apart() -> None:
     made = compiled(
         'permit (principal, action, resource);'
         'forbid (principal == Placet::Client::"x", action, resource);'
-        'forbid (principal, action in [Placet::Action::"render"], resource);'
+        'forbid (principal, action in Placet::Action::"render", resource);'
         'forbid (principal, action, resource is Placet::Portrayal);'
         "forbid (principal, action, resource) when { context.now > 3 } unless { context.uses == 1 };"
     )  # fmt: skip
     assert set(made) == {"policy0", "policy1", "policy2", "policy3", SCREEN_ID}
+
+
+def test_rules_of_several_actions_count_for_each_of_them() -> None:
+    text = (
+        "permit (principal, action, resource);"
+        'forbid (principal, action in [Placet::Action::"render", Placet::Action::"live"], resource)'
+        "when { context.now > 3 };"
+    )
+    for name, expected in (
+        ("render", {"policy0", SCREEN_ID}),
+        ("live", {"policy0", SCREEN_ID}),
+        ("evaluate", {"policy0"}),
+    ):
+        assert set(compiled(text, {"type": "Placet::Action", "id": name})) == expected
 
 
 def test_a_forbid_without_conditions_forbids() -> None:
