@@ -17,6 +17,7 @@ from policy.identity import (
     SCOPE_AUDIT_READ,
     SCOPE_DETECT_CREATE,
     SCOPE_FETCH_MANIFESTS,
+    SCOPE_LIVE_CREATE,
     SCOPE_OPERATOR_ADMIN,
     SCOPE_RENDER_CREATE,
     SCOPE_RENDER_READ,
@@ -92,6 +93,7 @@ class Requires(SecurityBase):
 ServiceDep = Annotated[Service, Depends(service_of)]
 RenderCreator = Annotated[Actor, Security(Requires(SCOPE_RENDER_CREATE), scopes=[SCOPE_RENDER_CREATE])]
 RenderReader = Annotated[Actor, Security(Requires(SCOPE_RENDER_READ), scopes=[SCOPE_RENDER_READ])]
+LiveCreator = Annotated[Actor, Security(Requires(SCOPE_LIVE_CREATE), scopes=[SCOPE_LIVE_CREATE])]
 DetectCreator = Annotated[Actor, Security(Requires(SCOPE_DETECT_CREATE), scopes=[SCOPE_DETECT_CREATE])]
 AuditReader = Annotated[Actor, Security(Requires(SCOPE_AUDIT_READ), scopes=[SCOPE_AUDIT_READ])]
 SubjectSelf = Annotated[Actor, Security(Requires(SCOPE_SUBJECT_SELF), scopes=[SCOPE_SUBJECT_SELF])]

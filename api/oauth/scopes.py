@@ -10,6 +10,7 @@ from policy.identity import (
     SCOPE_AUDIT_READ,
     SCOPE_DETECT_CREATE,
     SCOPE_FETCH_MANIFESTS,
+    SCOPE_LIVE_CREATE,
     SCOPE_OPERATOR_ADMIN,
     SCOPE_RENDER_CREATE,
     SCOPE_RENDER_READ,
@@ -19,6 +20,7 @@ from policy.identity import (
 AUDIENCE_PATH_BY_SCOPE = {
     SCOPE_RENDER_CREATE: "/v1/renders",
     SCOPE_RENDER_READ: "/v1/renders",
+    SCOPE_LIVE_CREATE: "/v1/live",
     SCOPE_DETECT_CREATE: "/v1/detections",
     SCOPE_AUDIT_READ: "/v1/audit",
     SCOPE_SUBJECT_SELF: "/v1/subjects",
