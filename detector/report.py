@@ -13,15 +13,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
+from detector.bands import band_of
 from detector.calibration import PRIOR
 from detector.exhibit import WINDOW_S, Exhibit, take_in
+from detector.manifests import manifest_tree
 from detector.marks import Marks, Resolve, read_marks_under_any
+from detector.observation import MAX_FACES, FramesByIndex
+from detector.perceptual import perceptual_hash
 from detector.score import Detector, DetectorScore, Reason
 from watermark.credentials import CredentialReading, read_credentials
 from watermark.errors import UnreadableMediaError, UnsupportedMediaError
-from watermark.media import CLIP_LIMITS, MediaLimits
+from watermark.media import CLIP_LIMITS, Clip, MediaLimits
 from watermark.payload import MarkId
 
 Verdict = Literal[
@@ -54,6 +58,8 @@ CAPTURE_SOURCE_TYPES = frozenset(
 
 NO_PICTURE = Reason("no_picture", "There is no picture in this file; the detector looks at faces.")
 UNREADABLE = "unreadable"
+NOT_NEEDED = "not_needed"
+"""State of the detector's layer where no score could change the verdict; the network was not asked."""
 
 _CONTENT_LIMITS = {
     "match": "The content agrees with the fingerprints that were signed with the mark. They are similarity, no proof.",
@@ -139,7 +145,55 @@ def decide(evidence: Evidence) -> tuple[Verdict, Reason]:
     )
 
 
-def examine(
+Stage = Literal["opened", "c2pa", "watermark", "detector"]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What is known of a medium before any layer looks at it.
+
+    Attributes:
+        kind: see `Exhibit.kind`.
+        duration_s: as the file says; None for pictures, and where it does not.
+        likeness: see `perceptual_hash`, of the picture or of frames of the clip; empty where nothing can be seen.
+    """
+
+    kind: str
+    duration_s: float | None
+    likeness: tuple[int, ...]
+
+
+class Watcher(Protocol):
+    """Somebody who follows an examination, and may stop it before the first layer looks."""
+
+    def opened(self, opening: Opening) -> None:
+        """The medium is decoded. What is raised here ends the examination."""
+
+    def done(self, stage: Stage) -> None:
+        """A layer has looked."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A report, and what its pictures are drawn from.
+
+    Attributes:
+        report: see `examine`.
+        exhibit: what was looked at.
+        score: what the detector said, in full.
+    """
+
+    report: dict[str, Any]
+    exhibit: Exhibit
+    score: DetectorScore
+
+
+def examine(data: bytes, mime: str, **how: Any) -> dict[str, Any]:
+    """The report alone; arguments and errors are those of `inspect`."""
+    return inspect(data, mime, **how).report
+
+
+def inspect(
     data: bytes,
     mime: str,
     *,
@@ -152,7 +206,9 @@ def examine(
     num_registered: int = ASSUMED_REGISTERED,
     limits: MediaLimits = CLIP_LIMITS,
     report_id: str = "",
-) -> dict[str, Any]:
+    is_thorough: bool = False,
+    watcher: Watcher | None = None,
+) -> Examination:
     """Examine a picture, a clip or a sound in layers. Nothing is kept. Damaged media are examined as far as they go.
 
     Args:
@@ -167,16 +223,52 @@ def examine(
         num_registered: how many ids were given out, for the false-positive rate of the mark.
         limits: bounds on what is decoded.
         report_id: the name that the caller gives this report.
-    Returns: the report, JSON-able, in the shape that README.md shows.
+        is_thorough: ask the detector also where its score cannot change the verdict.
+        watcher: is told how far the examination is.
+    Returns: the report, JSON-able, in the shape that README.md shows, and what belongs to it.
     Raises: MediaError, PictureError (what is sent is no medium that is read here, or too large), InvalidMarkKeyError.
     """
     exhibit = take_in(data, mime, limits)
-    # (1) manifest, (2) marks and content, (3) detector: in the order of what each is worth
+    if watcher is not None:
+        watcher.opened(Opening(exhibit.kind, exhibit.duration_s, _likeness(exhibit)))
+    # (1) manifest: cheapest, and decides most
     credentials, c2pa_problem = _credentials(data, exhibit.mime, trust_roots_pem)
+    if watcher is not None:
+        watcher.done("c2pa")
+    # (2) marks of picture and sound, and the content that was signed with them
     keys = (watermark_key, *retired_watermark_keys)
     marks = read_marks_under_any(exhibit, keys, is_registered, resolve, credentials, num_registered=num_registered)
+    if watcher is not None:
+        watcher.done("watermark")
+    # (3) the network, where it can add something
+    score = _UNASKED
+    if is_thorough or _can_matter(credentials, marks):
+        score = _score(exhibit, detector)
+    if watcher is not None:
+        watcher.done("detector")
     digest = hashlib.sha256(data).hexdigest()
-    return _report(exhibit, credentials, c2pa_problem, marks, detector, digest, report_id)
+    report = _report(exhibit, credentials, c2pa_problem, marks, score, detector, digest, report_id)
+    return Examination(report, exhibit, score)
+
+
+def _can_matter(credentials: CredentialReading, marks: Marks) -> bool:
+    """Whether any score could change the verdict: rules 1 and 2 hold whatever the detector says.
+
+    A mark on content that differs is another matter: what was put in its place is worth a look.
+    """
+    if marks.state == "detected":
+        return marks.content_state == "differs"
+    return not (credentials.state == "trusted" and credentials.digital_source_type in AI_SOURCE_TYPES)
+
+
+def _likeness(exhibit: Exhibit) -> tuple[int, ...]:
+    """Perceptual hashes of the picture, or of three of the frames that are there, spread over the clip."""
+    if not isinstance(exhibit.shown, Clip):
+        return () if exhibit.shown is None else (perceptual_hash(exhibit.shown),)
+    frames = exhibit.shown.frames_THWC
+    indices = frames.indices if isinstance(frames, FramesByIndex) else tuple(range(len(frames)))
+    spread = sorted({indices[0], indices[len(indices) // 2], indices[-1]})
+    return tuple(perceptual_hash(frames[index]) for index in spread)
 
 
 def unexamined(problem: str, *, detector: Detector, sha256: str = "", report_id: str = "") -> dict[str, Any]:
@@ -188,9 +280,10 @@ def unexamined(problem: str, *, detector: Detector, sha256: str = "", report_id:
         sha256: of the file, empty if it was not even read.
         report_id: the name that the caller gives this report.
     """
-    exhibit = Exhibit(b"", "unreadable", "", None, None, False, None, problem, CLIP_LIMITS)
+    exhibit = Exhibit(b"", "unreadable", "", None, None, None, None, None, problem, CLIP_LIMITS)
     marks = Marks(None, None, problem, problem, None, None, None, problem)
-    return _report(exhibit, CredentialReading("absent"), problem, marks, detector, sha256, report_id)
+    score = _score(exhibit, detector)
+    return _report(exhibit, CredentialReading("absent"), problem, marks, score, detector, sha256, report_id)
 
 
 def _report(
@@ -198,11 +291,11 @@ def _report(
     credentials: CredentialReading,
     c2pa_problem: str,
     marks: Marks,
+    score: DetectorScore,
     detector: Detector,
     sha256: str,
     report_id: str,
 ) -> dict[str, Any]:
-    score = _score(exhibit, detector)
     point = detector.operating_point
     evidence = Evidence(
         marks.state,
@@ -220,6 +313,7 @@ def _report(
         "media": {
             "sha256": sha256,
             "kind": exhibit.kind,
+            "duration_s": None if exhibit.duration_s is None else round(exhibit.duration_s, 3),
             "frames_used": score.frames_used,
             "faces": score.num_faces,
             "face_px": round(score.face_px),
@@ -236,12 +330,15 @@ def _report(
         "layers": {
             "c2pa": _c2pa_layer(credentials, c2pa_problem),
             **marks.layers(),
-            "detector": _detector_layer(score, detector.calibrated_on),
+            "detector": _detector_layer(score, detector.calibrated_on, point.threshold),
         },
         "abstain_reasons": [_as_json(reason) for reason in score.abstain],
-        "limits": _limits(evidence, exhibit, marks, detector) + ([c2pa_problem] if c2pa_problem else []),
+        "limits": _limits(evidence, exhibit, marks, score, detector) + ([c2pa_problem] if c2pa_problem else []),
         "retention": "none",
     }
+
+
+_UNASKED = DetectorScore(None, PRIOR, None, (), None, (), 0, 0, 0.0, ())
 
 
 def _score(exhibit: Exhibit, detector: Detector) -> DetectorScore:
@@ -268,31 +365,58 @@ def _c2pa_layer(reading: CredentialReading, problem: str) -> dict[str, Any]:
         "digital_source_type": reading.digital_source_type or "",
         "manifest_id": reading.manifest_id or "",
         "signer": reading.signer or "",
+        "signed_at": reading.signed_at.isoformat() if reading.signed_at is not None else "",
+        "manifest": manifest_tree(reading),
         "problems": [found.code for found in reading.problems],
         **({"reason": problem} if problem else {}),
     }
 
 
-def _detector_layer(score: DetectorScore, calibrated_on: str) -> dict[str, Any]:
+def _detector_layer(score: DetectorScore, calibrated_on: str, threshold: float) -> dict[str, Any]:
     unseen = {NO_PICTURE.code, UNREADABLE} & {reason.code for reason in score.abstain}
+    state = "not_examined" if unseen else "abstained" if score.abstain else "scored"
+    layer: dict[str, Any] = {}
+    if score is _UNASKED:
+        layer["reason"] = "Mark or manifest decide whatever the score; the detector was not asked."
+    elif unseen:
+        layer["reason"] = score.abstain[0].sentence
     return {
-        "state": "not_examined" if unseen else "abstained" if score.abstain else "scored",
+        "state": NOT_NEEDED if score is _UNASKED else state,
         "p": _rounded(score.p),
+        "band": band_of(score.p, threshold),
         "prior": score.prior,
         "llr": _rounded(score.llr),
         "conformal_set": list(score.conformal_set),
         "calibrated_on": calibrated_on,
         "ood": _rounded(score.ood),
         "timeline": [
-            {"start_s": part.start_s, "end_s": part.end_s, "face": part.face, "p": round(part.p, 4)}
+            {
+                "start_s": part.start_s,
+                "end_s": part.end_s,
+                "face": part.face,
+                "p": round(part.p, 4),
+                "band": band_of(part.p, threshold),
+            }
             for part in score.timeline
         ],
+        "faces": [
+            {
+                "face": seen.face,
+                "p": round(seen.p, 4),
+                "band": band_of(seen.p, threshold),
+                "frames_used": seen.num_frames,
+                "face_px": round(seen.face_px),
+                "box": list(seen.box),
+                "abstain_reasons": [reason.code for reason in seen.abstain],
+            }
+            for seen in score.faces
+        ],
         "heatmap_url": "",
-        **({"reason": score.abstain[0].sentence} if unseen else {}),
+        **layer,
     }
 
 
-def _limits(evidence: Evidence, exhibit: Exhibit, marks: Marks, detector: Detector) -> list[str]:
+def _limits(evidence: Evidence, exhibit: Exhibit, marks: Marks, score: DetectorScore, detector: Detector) -> list[str]:
     point = detector.operating_point
     limits = ["A missing manifest or mark is no evidence of authenticity: both can be removed."]
     if exhibit.problem:
@@ -317,6 +441,12 @@ def _limits(evidence: Evidence, exhibit: Exhibit, marks: Marks, detector: Detect
         f"Operating point {point.name}: {claim}; {rate}. Nearly all of "
         "these are filmed portraits: expect more false alarms on recordings of people who talk."
     )
+    if exhibit.is_partly_examined:
+        limits.append(f"Only the first {exhibit.limits.max_duration_s:g} seconds were examined; the rest may differ.")
+    if any(not seen.abstain and seen.p >= point.threshold for seen in score.faces[1:]):
+        limits.append("Another face than the main one scores above the threshold; the verdict rests on the main face.")
+    if score.num_faces > max(len(score.faces), 1) and score.faces:
+        limits.append(f"There are {score.num_faces} faces; at most {MAX_FACES} that stay in view are scored.")
     if exhibit.is_cut:
         limits.append(f"The detector looked at the first {WINDOW_S:g} seconds; the marks were looked for everywhere.")
     if exhibit.kind == "picture":

@@ -5,7 +5,7 @@ H,W pixel  T frame  S detail  C colour channel (R,G,B)  2 colour difference (Cb,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,21 @@ def fitted_size(width: int, height: int, max_side_px: int) -> tuple[int, int]:
 DETAIL_SIDE_PX = 256
 """Length of the shorter side of the larger luma pictures in a `ColourTrack`."""
 _MAX_DETAILS = 256
+
+
+@dataclass(frozen=True)
+class FrameViewer:
+    """Somebody who wants to see some frames of a clip while it is decoded for another purpose.
+
+    Attributes:
+        wanted: their numbers, in the order in which they show.
+        fit_within_px: they are shrunk so that no side is longer than this.
+        see: takes a number and the upright frame, sRGB.
+    """
+
+    wanted: frozenset[int]
+    fit_within_px: int
+    see: Callable[[int, NDArray[np.uint8]], None]
 
 
 class DetailKeeper:

@@ -160,6 +160,7 @@ class CredentialReading:
         signed_at: when, by a time stamp that verifies; None without one. Any other time would be the signer's own word.
         consent, log, fingerprints, disclosure: Placet's own assertions.
         problems: every failed check.
+        manifests: every manifest of the store by its label, as the library reports them: what ingredients point to.
     """
 
     state: CredentialState
@@ -174,6 +175,7 @@ class CredentialReading:
     fingerprints: dict[str, Any] | None = None
     disclosure: dict[str, Any] | None = None
     problems: tuple[Problem, ...] = field(default=())
+    manifests: dict[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -261,6 +263,7 @@ def _reading(report: dict[str, Any], ignored: frozenset[str]) -> CredentialReadi
         fingerprints=assertions.get(FINGERPRINTS_LABEL),
         disclosure=assertions.get(DISCLOSURE_LABEL),
         problems=problems,
+        manifests=report.get("manifests", {}),
     )
 
 

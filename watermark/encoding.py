@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import av
 import av.error
@@ -73,7 +73,7 @@ class VideoEncoder:
     where it plays, and it is the caller's to remove (`mark.produce` does).
 
     Args:
-        dst: an MP4 file to write.
+        dst: an MP4 file to write; or where to write one that stays in memory, in fragments.
         width, height: of the frames, in pixels; an odd side loses its last line.
         rate_hz: frames per second.
         sound: the sound track, or None.
@@ -83,7 +83,7 @@ class VideoEncoder:
 
     def __init__(
         self,
-        dst: Path,
+        dst: Path | BinaryIO,
         *,
         width: int,
         height: int,
@@ -99,8 +99,10 @@ class VideoEncoder:
         self._sound_sent = 0
         self._closed = False
         try:
-            flags = "+faststart+use_metadata_tags"
-            self._container: Any = av.open(str(dst), "w", format="mp4", options={"movflags": flags})
+            target: Any = str(dst) if isinstance(dst, Path) else dst
+            order = "+faststart" if isinstance(dst, Path) else "+frag_keyframe+empty_moov+default_base_moof"
+            flags = {"movflags": f"{order}+use_metadata_tags"}
+            self._container: Any = av.open(target, "w", format="mp4", options=flags)
             self._container.metadata.update(metadata or {})
             video: Any = self._container.add_stream(coding.codec, rate=self._rate, options=coding.options())
             video.width, video.height, video.pix_fmt = self._width, self._height, "yuv420p"

@@ -28,6 +28,7 @@ from watermark.colour import (
     LIMITED_LUMA_SCALE,
     ColourTrack,
     DetailKeeper,
+    FrameViewer,
     detail_size,
     fitted_size,
 )
@@ -470,13 +471,7 @@ def decode_clip(
                 raise InputTooLargeError(
                     "bytes when decoded", (len(frames) + 1) * size[0] * size[1] * 3, limits.max_decoded_bytes
                 )
-            rgb = frame.reformat(
-                *size,
-                format="rgb24",
-                src_colorspace=_matrix(frame),
-                interpolation="AREA" if fit_within_px else "BILINEAR",
-            )
-            frames.append(_upright(rgb.to_ndarray(), frame.rotation))
+            frames.append(_upright(_as_rgb(frame, fit_within_px, size), frame.rotation))
             times.append(time_s)
             if time_s - times[0] > limits.max_duration_s:
                 raise InputTooLongError(time_s - times[0], limits.max_duration_s)
@@ -494,16 +489,49 @@ def decode_clip(
     return Clip(np.stack(frames), float(rate_hz), sound, times_T)
 
 
+def frame_times(source: bytes | Path, limits: MediaLimits = CLIP_LIMITS, *, stop_after_s: float) -> NDArray[np.float64]:
+    """When the frames of a clip show, in seconds from the first, read from its packets: nothing is decoded.
+
+    Args:
+        stop_after_s: leave out what shows later than this.
+    Returns: empty where packets carry no times. Damaged files may have fewer frames than packets.
+    Raises: as `decode_clip` does.
+    """
+    times: list[float] = []
+    with _opened(source, limits, "video") as container:
+        for packet in container.demux(_VideoTrack.of(container, limits, stop_after_s).stream):
+            if packet.size and packet.pts is None:
+                return np.empty(0)
+            if packet.size:
+                times.append(float(packet.pts * packet.time_base))
+                # frames that show out of their order in the file do so by a few frames only
+                if times[-1] - times[0] >= stop_after_s + 2.0 or len(times) > limits.max_frames:
+                    break
+    ordered_T = np.sort(np.asarray(times))
+    return ordered_T[ordered_T - ordered_T[0] < stop_after_s] - ordered_T[0] if len(ordered_T) else ordered_T
+
+
+def _as_rgb(frame: Any, fit_within_px: int | None, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    size = size or fitted_size(frame.width, frame.height, fit_within_px or max(frame.width, frame.height))
+    how = "AREA" if fit_within_px else "BILINEAR"
+    rgb = frame.reformat(*size, format="rgb24", src_colorspace=_matrix(frame), interpolation=how)
+    return np.asarray(rgb.to_ndarray(), np.uint8)
+
+
 def decode_colour_track(
     source: bytes | Path,
     limits: MediaLimits = CLIP_LIMITS,
     *,
     max_side_px: int = 128,
     stop_after_s: float = math.inf,
+    viewer: FrameViewer | None = None,
 ) -> ColourTrack:
     """Decode no more of a video file than the reader of the invisible mark needs: small planes, 16 bits deep.
 
     Faster than `decode_clip` followed by `colour_track`, and flat in memory. Raises as `decode_clip` does.
+
+    Args:
+        viewer: sees some of the frames in colour as they go by, so that the file need not be decoded again for it.
     """
     planes: list[NDArray[np.float32]] = []
     times: list[float] = []
@@ -533,6 +561,8 @@ def decode_colour_track(
             scales = np.float32(256.0) * (np.ones(3, np.float32) if full_range else limited)
             small_HWC = _upright((small - zeros) / scales, frame.rotation)
             planes.append(np.ascontiguousarray(np.moveaxis(small_HWC, -1, 0), np.float32))
+            if viewer is not None and len(times) in viewer.wanted:
+                viewer.see(len(times), _upright(_as_rgb(frame, viewer.fit_within_px), frame.rotation))
             times.append(time_s)
             if details.wants_next():
                 detail = frame.reformat(*detail_size(frame.width, frame.height), format="gray", interpolation="AREA")

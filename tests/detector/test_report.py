@@ -158,13 +158,13 @@ def check_shape(report: dict[str, Any]) -> None:
         assert layers[name]["state"] in ("detected", "not_detected", "inconclusive", "not_examined")
         assert layers[name]["null_fpr"] <= 1e-9
     assert layers["fingerprints"]["state"] in ("match", "differs", "not_comparable", "not_examined")
-    assert layers["detector"]["state"] in ("scored", "abstained", "not_examined")
+    assert layers["detector"]["state"] in ("scored", "abstained", "not_examined", "not_needed")
     assert all(layer.get("reason") for layer in layers.values() if layer["state"] == "not_examined")
     detector = layers["detector"]
     assert {"p", "prior", "llr", "conformal_set", "calibrated_on", "ood", "timeline", "heatmap_url"} <= set(detector)
     assert set(detector["conformal_set"]) <= {"authentic", "synthetic"}
     for before, after in itertools.pairwise(detector["timeline"]):
-        assert before["end_s"] == after["start_s"]
+        assert before["end_s"] == after["start_s"] or before["face"] != after["face"]
     assert all(set(reason) == {"code", "sentence"} for reason in report["abstain_reasons"])
     assert report["limits"]
     assert report["retention"] == "none"
