@@ -192,8 +192,12 @@ class TileCarriers:
     def field(self, weights_K: NDArray[np.floating], n: int) -> NDArray[np.float32]:
         """A weighted sum of the fields, (n, n), with a mean square of about Σ weights². n is above 52."""
         cosines, sines = (weights_K.astype(np.float32) @ self.coefficients_KD).reshape(2, -1)
-        spectrum = _placed((cosines - 1j * sines) * (n * n / np.sqrt(2)), tile_band(), n).astype(np.complex64)
-        return np.asarray(fft.irfft2(spectrum, s=(n, n)), np.float32)
+        values = (cosines - 1j * sines) * np.float32(n * n / np.sqrt(2))
+        places, on_axis, conjugate_places = _tile_places(n)
+        half_nm = np.zeros((n, int(TILE_MAX_CYCLES) + 1), np.complex64)  # the columns beyond are empty
+        half_nm.reshape(-1)[places] = values
+        half_nm.reshape(-1)[conjugate_places] = np.conj(values[on_axis])
+        return np.asarray(fft.irfft(fft.ifft(half_nm, axis=0, overwrite_x=True), n, axis=1), np.float32)
 
     @staticmethod
     def freedoms(folded_nn: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -206,6 +210,16 @@ class TileCarriers:
 def tile_band() -> NDArray[np.int64]:
     """The frequencies of the tile."""
     return band(TILE_MIN_CYCLES, TILE_MAX_CYCLES)
+
+
+@lru_cache(maxsize=16)
+def _tile_places(n: int) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Where the tile's frequencies lie in the filled columns of an (n, n//2+1) transform, flat; which of them are in
+    column 0, and where the conjugates of those lie."""
+    frequencies, num_columns = tile_band(), int(TILE_MAX_CYCLES) + 1
+    on_axis = frequencies[:, 1] == 0
+    places = frequencies[:, 0] % n * num_columns + frequencies[:, 1]
+    return places, on_axis, -frequencies[on_axis, 0] % n * num_columns
 
 
 @lru_cache(maxsize=4)
