@@ -27,9 +27,9 @@ test: $(VENV)/.installed   ## the tests (offline, CPU, under 15 minutes on two c
 test-heavy: $(VENV)/.installed   ## the long tests: crashes by the hundred, fuzzing, a million log entries (under 30 minutes)
 	$(BIN)/pytest -m heavy
 
-tools:           ## install what some tests use besides Python: Node peers, Go, Chromium, SoftHSM (Debian; needs root)
+tools:           ## install what some tests use besides Python: Node peers, Go, Chromium, PostgreSQL, SoftHSM (Debian; needs root)
 	apt-get update -qq
-	apt-get install -y -qq --no-install-recommends golang-go golang-golang-x-mod-dev chromium softhsm2
+	apt-get install -y -qq --no-install-recommends golang-go golang-golang-x-mod-dev chromium postgresql softhsm2
 	command -v npm > /dev/null || apt-get install -y -qq --no-install-recommends nodejs npm
 	npm ci --prefix tests/simulators/node --no-audit --no-fund
 

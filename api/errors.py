@@ -32,6 +32,7 @@ The tree of the errors that this package raises itself, with their stable codes:
         ├── InstanceExistsError            storage.instance_exists
         ├── InstanceMissingError           storage.instance_missing
         ├── SchemaVersionError             storage.schema_version
+        ├── StoreUnreachableError          storage.unreachable            503
         ├── BlobNameError                  storage.blob_name
         ├── BlobMissingError               storage.blob_missing
         ├── BlobDamagedError               storage.blob_damaged
@@ -255,6 +256,16 @@ class SchemaVersionError(StorageError):
     code = "storage.schema_version"
 
 
+class StoreUnreachableError(StorageError):
+    """The database or the bucket does not answer, or is busy for too long."""
+
+    code = "storage.unreachable"
+
+    def __init__(self) -> None:
+        sentence = "The service cannot use its storage at this moment: try again shortly."
+        super().__init__(sentence, headers={"Retry-After": "5"})
+
+
 class BlobNameError(StorageError):
     """Not a blob's name."""
 
@@ -306,6 +317,7 @@ STATUS_BY_CODE: dict[str, int] = {
     "intake": 422,
     "engine": 503,
     "storage": 500,
+    "storage.unreachable": 503,
     # policy
     "consent.epoch": 409,
     "consent.too_many": 409,

@@ -1,14 +1,13 @@
 """Renders for measuring the system, by the operator, through the same gate as everyone's.
 
-Action `evaluate`, purpose evaluation, and the operator's word on what the portrait is (synthetic or artwork), which the
-log keeps. Outputs are marked, signed and registered like any other.
+Action `evaluate`, purpose evaluation or training, and the operator's word on what the portrait is (synthetic or
+artwork), which the log keeps. Outputs are marked, signed and registered like any other.
 """
 
 from __future__ import annotations
 
 import base64
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 from api.client import Credentials
 from api.engine.renders import Submission
 from api.errors import RemoteError
+from api.faces import Bystanders
 from api.service import Service
 from api.settings import Settings
 from api.storage.models import Render
@@ -71,6 +71,7 @@ def evaluate_render(
     speech: bytes,
     attested_class: str,
     out: Path,
+    purpose: str = PURPOSE_EVALUATION,
     controls: dict[str, Any] | None = None,
 ) -> Evaluation:
     """Render once as the local operator.
@@ -78,12 +79,13 @@ def evaluate_render(
     Args:
         attested_class: synthetic or artwork.
         out: where to put a copy of the video.
+        purpose: evaluation or training; the log keeps it.
     Raises: RefusedError with every reason; RemoteError if an input cannot be used or the render fails.
     """
     operator = Credentials.load(service.settings.operator_key_path)
     org = service.clients.find(operator.client_id).org
     actor = Actor(operator.client_id, org, frozenset({SCOPE_OPERATOR_ADMIN}), frozenset({"operator"}))
-    png, seen = service.intake.portrait(portrait)
+    png, seen = service.intake.portrait(portrait, (controls or {}).get("face"))
     wav, speech_s = service.intake.speech(speech)
     if controls:
         service.intake.controls(controls)
@@ -95,16 +97,17 @@ def evaluate_render(
             portrait_sha256=str(seen["sha256"]),
             speech=wav,
             speech_s=speech_s,
-            purpose=PURPOSE_EVALUATION,
+            purpose=purpose,
             controls=controls or {},
             action=ACTION_EVALUATE,
             attested_class=attested_class,
             template=base64.b64decode(seen["template"]),
+            bystanders=Bystanders.of(seen),
         ),
     )
     service.renders.run(job)
     render = service.renders.find(job.render_id, actor.client_id)
     if render.status != "delivered" or render.video_sha256 is None:
         raise RemoteError(render.failure_code or "engine.failed", render.failure_detail or "The render failed.")
-    shutil.copyfile(service.blobs.path(render.video_sha256), out)
+    out.write_bytes(service.blobs.get(render.video_sha256))
     return Evaluation(out, render)

@@ -51,7 +51,7 @@ def rewrap(settings: Settings, instance: Instance, name: str) -> int:
     """Wrap everything under `name` with its current key; the retired ones still open what was missed."""
     num = 0
     if name == "subject-wrap":
-        database = Database.open(settings.database_path)
+        database = Database.open(settings.addresses.database)
         try:
             with database.write() as session:
                 for subject in session.scalars(select(Subject).where(Subject.wrapped_key.is_not(None))):

@@ -39,13 +39,15 @@ from api.passkeys import PasskeyBook, relying_party
 from api.pseudonyms import SubjectPseudonyms
 from api.resolver import ManifestRepository
 from api.settings import Settings
-from api.storage.blobs import BlobStore
+from api.storage.blobs import BlobStore, open_blobs
 from api.storage.database import Database
 from api.storage.spent import SpentIds
 from api.witnessing import WitnessAddress, Witnessing
 from policy.errors import LogError
 from policy.instance import Instance
 from watermark.authority import load_certificate
+
+_OTHERS_AT_WORK_S = 3600.0
 
 logger = logging.getLogger("placet.service")
 
@@ -62,13 +64,13 @@ class Service:
         self.settings = settings
         self.now = now
         self.issuer = settings.base_url
-        self.database = Database.open(settings.database_path)
+        self.database = Database.open(settings.addresses.database)
         self.instance = Instance.open(settings.home, policies=settings.policies, access=settings.key_access, now=now)
         self.keys = self.instance.keys
         self.log = self.instance.log
         self.gate = self.instance.gate
         self.gate.use_pseudonyms(SubjectPseudonyms(self.database, self.keys))
-        self.blobs = BlobStore(settings.blobs_dir)
+        self.blobs: BlobStore = open_blobs(settings.addresses.blobs)
         self.metrics = Metrics()
         self.spent = SpentIds(self.database, now)
         self.clients = ClientDirectory(self.database, self.gate, now)
@@ -168,15 +170,20 @@ class Service:
 
         Raises: ConflictError: another server works on this home.
         """
-        self._lock = take_home(self.settings.home)
+        self._lock = take_home(self.settings.home, self.settings.worker_name if self.settings.is_shared else "")
         shutil.rmtree(self.settings.staging_dir, ignore_errors=True)
         self.settings.staging_dir.mkdir(mode=0o700, parents=True)
-        self.blobs.sweep_partial()
+        self.blobs.sweep_partial(older_than_s=self.left_alone_s)
         self.renders.recover()
         self.witnessing.start()
         self.renders.start()
         if self.settings.prewarm:
             threading.Thread(target=self._prewarm, name="prewarm", daemon=True).start()
+
+    @property
+    def left_alone_s(self) -> float:
+        """Age from which a file without an owner is a leftover: where others write too, it may just be new."""
+        return _OTHERS_AT_WORK_S if self.settings.is_shared else 0.0
 
     def close(self) -> None:
         """Stop the engine and let go of the files. What was running is closed as interrupted at the next start."""
@@ -236,14 +243,22 @@ class Service:
                 logger.exception("an engine process did not start; it is tried again with the next job")
 
 
-def take_home(home: Path) -> int:
-    """Be the one server of a home, until the descriptor that is returned is closed. Raises ConflictError."""
-    descriptor = os.open(home / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def take_home(home: Path, worker_name: str = "") -> int:
+    """Be the one server of a home, until the descriptor that is returned is closed.
+
+    Args:
+        worker_name: where several servers share the home, each has one of its own.
+    Raises: ConflictError.
+    """
+    name = f"server-{worker_name}.lock" if worker_name else "server.lock"
+    descriptor = os.open(home / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         os.close(descriptor)
-        raise ConflictError("Another server works on this home already: stop it, or choose another home.") from exc
+        raise ConflictError(
+            "Another server of this name works on this home already: stop it, or choose another."
+        ) from exc
     return descriptor
 
 

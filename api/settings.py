@@ -14,6 +14,8 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.oauth.trust import ExternalIssuer
+from api.storage.addresses import Addresses
+from api.storage.blobs import Bucket
 from policy.keys import KeyAccess
 
 MIB = 1024 * 1024
@@ -31,6 +33,20 @@ class Settings(BaseSettings):
     home: Path = Field(default=Path(".placet"), description="Directory of the instance.")
     host: str = Field(default="127.0.0.1", description="Address that `placet serve` listens on.")
     port: int = Field(default=8470, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    database: SecretStr = Field(
+        default=SecretStr(""),
+        description="URL of a PostgreSQL database, such as postgresql://placet@db.example/placet, that several API "
+        "processes share. Empty: a SQLite file in HOME.",
+    )
+    blobs: str = Field(
+        default="",
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]+(/.*)?)?$",
+        description="Bucket for videos, manifests and sealed portraits: s3://bucket/prefix. Empty: HOME/blobs.",
+    )
+    s3_endpoint: str = Field(default="", description="S3 server, if it is not Amazon's: http://minio.example:9000.")
+    s3_region: str = Field(default="us-east-1", description="Region of the bucket.")
+    s3_key_id: str = Field(default="", description="Access key id; empty: what the machine's role gives.")
+    s3_secret: SecretStr = Field(default=SecretStr(""), description="Secret access key.")
     issuer: str = Field(
         default="",
         description="Public base URL, as clients see it: `iss` of access tokens and prefix of their audiences. "
@@ -93,7 +109,11 @@ class Settings(BaseSettings):
     intake_wall_s: Seconds = Field(default=60.0, description="Wall-clock time that decoding one upload may take.")
 
     # -- engine
-    worker_name: str = Field(default="worker-1", description="Name that permits are made out to.")
+    worker_name: str = Field(
+        default="worker-1",
+        pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$",
+        description="Name that permits are made out to. Every server in front of one store needs one of its own.",
+    )
     render_queue: int = Field(default=16, ge=1, description="Renders that may wait; one more is answered 503.")
     render_wall_s: Seconds = Field(default=1800.0, description="Time after which a silent worker is stopped.")
     examine_wall_s: Seconds = Field(default=180.0, description="Wall-clock time that one detection may take.")
@@ -216,19 +236,23 @@ class Settings(BaseSettings):
         return str(urlsplit(self.browser_origin).hostname)
 
     @property
-    def database_path(self) -> Path:
-        """SQLite file with everything but the log and the media."""
-        return self.home / "placet.sqlite3"
+    def addresses(self) -> Addresses:
+        """Where everything is but keys and log: files in the home, unless others are set."""
+        bucket = Bucket(self.blobs, self.s3_endpoint, self.s3_region, self.s3_key_id, self.s3_secret.get_secret_value())
+        return Addresses(
+            self.database.get_secret_value() or self.home / "placet.sqlite3",
+            bucket if self.blobs else self.home / "blobs",
+        )
 
     @property
-    def blobs_dir(self) -> Path:
-        """Content-addressed store."""
-        return self.home / "blobs"
+    def is_shared(self) -> bool:
+        """Whether other servers may be working on the same store."""
+        return bool(self.database.get_secret_value())
 
     @property
     def staging_dir(self) -> Path:
-        """Where a worker writes before the gateway publishes; emptied at every start."""
-        return self.home / "staging"
+        """Where this server's worker writes before the gateway publishes; emptied at every start."""
+        return self.home / "staging" / self.worker_name
 
     @property
     def witnesses_dir(self) -> Path:

@@ -39,11 +39,12 @@ def create_instance(settings: Settings, name: str, now: Callable[[], float] = ti
     if (home / "instance.json").exists():
         raise InstanceExistsError("There is an instance here already: choose another home.")
     instance = Instance.create(home, name, access=settings.key_access, now=now)
+    database: Database | None = None
     try:
         SigningAuthority.create(
             instance.pki, f"Placet {name}", key=instance.keys.c2pa_key, ocsp_url=f"{settings.base_url}/pki/ocsp"
         )
-        database = Database.create(settings.database_path)
+        database = Database.create(settings.addresses.database)
         key = ECKey.generate_key("P-256")
         key.ensure_kid()
         operator = ClientDirectory(database, instance.gate, now).register(
@@ -65,6 +66,8 @@ def create_instance(settings: Settings, name: str, now: Callable[[], float] = ti
         )
     except BaseException:
         shutil.rmtree(home, ignore_errors=True)
+        if database is not None and settings.is_shared:
+            database.drop()
         raise
     return NewInstance(home, name, operator.client_id, settings.operator_key_path, instance.log.verifier_key)
 

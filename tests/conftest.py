@@ -29,6 +29,7 @@ PRESENT = {
     "go": lambda: shutil.which("go") is not None and GO_MODULE_SOURCE.is_dir(),
     "chromium": lambda: shutil.which("chromium") is not None,
     "axe": lambda: (NODE_MODULES / "axe-core").is_dir(),
+    "postgresql": lambda: any(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
     "softhsm": lambda: shutil.which("softhsm2-util") is not None and any(path.is_file() for path in SOFTHSM_LIBRARIES),
 }
 

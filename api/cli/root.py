@@ -99,6 +99,17 @@ def init(
 
 
 @app.command()
+def migrate(home: Home = None, as_json: Json = False) -> None:
+    """Bring the database of an older version up to date. Stop every server and make a backup first."""
+    from api.storage.database import Database
+
+    with reporting(as_json):
+        before, after = Database.migrate(settings_for(home).addresses.database)
+        text = f"The database has schema {after} already." if before == after else f"Schema {before} is now {after}."
+        emit(as_json, {"before": before, "after": after}, text)
+
+
+@app.command()
 def serve(
     home: Home = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,

@@ -153,7 +153,7 @@ def _queue(service: Service) -> Sign:
 def _storage(service: Service) -> Sign:
     disk = shutil.disk_usage(service.settings.home)
     share = 1 - disk.free / disk.total
-    database = service.settings.database_path.stat().st_size
+    database = service.database.num_bytes()
     values = {"free_gb": round(disk.free / 1e9, 1), "database_mb": round(database / 1e6, 1)}
     is_low = disk.free / disk.total < LOW_DISK_SHARE
     return Sign("storage", "bad" if is_low else "good", "low" if is_low else "good", values, share)

@@ -14,20 +14,21 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.errors import ApiError
+from api.errors import ApiError, BlobDamagedError
 
 if TYPE_CHECKING:
     from api.service import Service
+    from api.storage.blobs import BlobStore
     from api.storage.models import Render
 
 CHUNK_BYTES = 32 * 1024
+_WINDOW_BYTES = 32 * CHUNK_BYTES
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 logger = logging.getLogger("placet.delivery")
@@ -86,17 +87,18 @@ class ConsentedVideo(Response):
 
     media_type = "video/mp4"
 
-    def __init__(self, service: Service, render: Render, path: Path, byte_range: str | None) -> None:
+    def __init__(self, service: Service, render: Render, sha256: str, byte_range: str | None) -> None:
         super().__init__()
-        self._service, self._render, self._path = service, render, path
-        self._span = span = span_of(byte_range, path.stat().st_size)
+        self._service, self._render = service, render
+        self._span = span = span_of(byte_range, service.blobs.num_bytes(sha256))
+        self._reader = _Reader(service.blobs, sha256, span)
         self.status_code = 200 if span.is_whole else 206
         self.init_headers(
             {
                 "Content-Length": str(span.num_bytes),
                 "Content-Disposition": f'attachment; filename="{render.render_id}.mp4"',
                 "Accept-Ranges": "bytes",
-                "ETag": f'"{render.video_sha256}"',
+                "ETag": f'"{sha256}"',
                 **({} if span.is_whole else {"Content-Range": f"bytes {span.first}-{span.last}/{span.size}"}),
             }
         )
@@ -105,25 +107,42 @@ class ConsentedVideo(Response):
         """Send start and chunks; on the end of the consent return in the middle, which closes the connection."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         num_sent = 0
-        with self._path.open("rb") as opened:
-            opened.seek(self._span.first)
-            while num_sent < self._span.num_bytes:
-                chunk = await run_in_threadpool(self._checked_chunk, opened, self._span.num_bytes - num_sent, num_sent)
-                if chunk is None:
-                    return
-                num_sent += len(chunk)
-                is_last = num_sent >= self._span.num_bytes
-                await send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
+        while num_sent < self._span.num_bytes:
+            chunk = await run_in_threadpool(self._checked_chunk, num_sent)
+            if chunk is None:
+                return
+            num_sent += len(chunk)
+            is_last = num_sent >= self._span.num_bytes
+            await send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
 
-    def _checked_chunk(self, opened: BinaryIO, num_left: int, num_sent: int) -> bytes | None:
+    def _checked_chunk(self, num_sent: int) -> bytes | None:
         """The next chunk; None if it must not leave any more, which is on record then."""
         service, render = self._service, self._render
         try:
             service.renders.check_still_released(render.render_id)
+            chunk = self._reader.next()
         except ApiError as error:
             index = service.renders.note_stopped(render.render_id, error.code, num_sent)
             logger.info("delivery of %s stopped after %d bytes, log entry %d", render.render_id, num_sent, index)
             return None
-        chunk = opened.read(min(CHUNK_BYTES, num_left))
         service.metrics.add("placet_delivered_bytes_total", len(chunk))
+        return chunk
+
+
+class _Reader:
+    """A part of a blob, chunk by chunk; asked of the store a window at a time, which may be far away."""
+
+    def __init__(self, blobs: BlobStore, sha256: str, span: Span) -> None:
+        self._blobs, self._sha256 = blobs, sha256
+        self._at, self._end = span.first, span.last + 1
+        self._window = b""
+
+    def next(self) -> bytes:
+        """The next chunk. Raises BlobMissingError, BlobDamagedError: shorter than it was; StoreUnreachableError."""
+        if not self._window:
+            self._window = self._blobs.read(self._sha256, self._at, min(_WINDOW_BYTES, self._end - self._at))
+            if not self._window:
+                raise BlobDamagedError("The stored file is shorter than it was.")
+            self._at += len(self._window)
+        chunk, self._window = self._window[:CHUNK_BYTES], self._window[CHUNK_BYTES:]
         return chunk

@@ -22,7 +22,8 @@ from api.engine.wire import Message
 from api.engine.worker import set_threads
 from api.resolver import ManifestRepository
 from api.settings import Settings
-from api.storage.blobs import BlobStore
+from api.storage.addresses import Addresses
+from api.storage.blobs import open_blobs
 from api.storage.database import Database
 from api.storage.models import Mark
 from policy.keys import KeyRing
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 
 _WATERMARK_KEY = "watermark key "
+_STORES = "stores"
 
 
 class Examiner:
@@ -64,12 +66,10 @@ class Examiner:
     def _hello(self) -> Message:
         return Message(
             {
-                "database": str(self._settings.database_path.absolute()),
-                "blobs": str(self._settings.blobs_dir.absolute()),
                 "max_duration_s": self._settings.max_detection_s,
                 "threads": self._settings.threads,
             },
-            {"trust_roots_pem": self._trust_roots_pem}
+            {"trust_roots_pem": self._trust_roots_pem, _STORES: self._settings.addresses.to_bytes()}
             | {f"{_WATERMARK_KEY}{nth:03d}": key for nth, key in enumerate(self._keys.watermark_keys)},
         )
 
@@ -139,10 +139,11 @@ def prepare_examiner(hello: Message) -> Handler:
     from watermark.media import CLIP_LIMITS
 
     set_threads(int(hello.header["threads"]))
-    database = Database.open(Path(hello.header["database"]))
+    addresses = Addresses.from_bytes(hello.attachments[_STORES])
+    database = Database.open(addresses.database)
     registry = MarkRegistry(database)
     manifests = ManifestRepository(
-        database, BlobStore(Path(hello.header["blobs"])), hello.attachments["trust_roots_pem"].decode()
+        database, open_blobs(addresses.blobs), hello.attachments["trust_roots_pem"].decode()
     )
     current_key, *retired_keys = (
         hello.attachments[name] for name in sorted(hello.attachments) if name.startswith(_WATERMARK_KEY)

@@ -26,7 +26,7 @@ from api.engine.facts import gather
 from api.engine.signing import check_can_sign
 from api.engine.worker import Produced
 from api.errors import ApiError, BusyError, NotFoundError, RefusedError
-from api.faces import Likeness
+from api.faces import NOBODY_ELSE, Bystanders, Likeness
 from api.storage.models import Client, Consent, Mark, Portrait, Render, Subject, Use
 from policy.canonical import sha256_hex
 from policy.decision import ACTION_RENDER, RenderRequest
@@ -73,6 +73,7 @@ class RenderJob:
     mark_id: str
     consent: dict[str, Any] | None
     template: bytes | None = None
+    bystanders: Bystanders = NOBODY_ELSE
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class Submission:
 
     Attributes:
         portrait: normalised PNG, or None to use the enrolled portrait with `portrait_sha256`.
-        template: of the face in `portrait`; None to use that of the enrolled portrait, if there is one.
+        template: of the face in `portrait` that is meant; None to use that of the enrolled portrait, if there is one.
+        bystanders: the other faces in it.
         speech: 16 kHz mono PCM16 WAV.
         attested_class: the operator's word on what the portrait is, for the action evaluate.
     """
@@ -96,6 +98,7 @@ class Submission:
     action: str = ACTION_RENDER
     attested_class: str = ""
     template: bytes | None = None
+    bystanders: Bystanders = NOBODY_ELSE
 
 
 class RenderEngine:
@@ -145,7 +148,7 @@ class RenderEngine:
                 request,
                 now=service.now(),
                 max_duration_s=service.settings.max_speech_s,
-                likeness=self._likeness(session, submission.template, request),
+                likeness=self._likeness(session, submission, request),
                 attested_class=submission.attested_class,
             )
             ruling = service.gate.rule(request, facts)
@@ -184,6 +187,7 @@ class RenderEngine:
         now = self._service.now()
         session.add(
             Render(
+                worker=self._service.settings.worker_name,
                 render_id=render_id,
                 client_id=actor.client_id,
                 subject_id=submission.subject_id,
@@ -219,13 +223,14 @@ class RenderEngine:
                 "expires_at": int(consent.statement["expires_at"]),
             },
             template=submission.template,
+            bystanders=submission.bystanders,
         )
 
-    def _likeness(self, session: Session, template: bytes | None, request: RenderRequest) -> Likeness:
+    def _likeness(self, session: Session, asked: Submission | RenderJob, request: RenderRequest) -> Likeness:
         """Whose face the portrait shows, by the template of what was sent or of what is enrolled under its hash."""
         faces = self._service.faces
-        template = template or faces.of_portrait(session, request.portrait_sha256)
-        return faces.look(session, template, request.subject_id)
+        template = asked.template or faces.of_portrait(session, request.portrait_sha256)
+        return faces.look(session, template, request.subject_id, asked.bystanders)
 
     def _enrolled_portrait(self, session: Session, submission: Submission) -> bytes | None:
         portrait = session.get(Portrait, submission.portrait_sha256)
@@ -346,7 +351,7 @@ class RenderEngine:
                 job.ruling.request,
                 now=service.now(),
                 max_duration_s=service.settings.max_speech_s,
-                likeness=self._likeness(session, job.template, job.ruling.request),
+                likeness=self._likeness(session, job, job.ruling.request),
                 attested_class=job.ruling.facts.attested_class,
                 besides=job.render_id,
             )
@@ -410,10 +415,11 @@ class RenderEngine:
     # -- after a crash
 
     def recover(self) -> None:
-        """Close what was under way when the service stopped, and remove files that no delivery stands behind."""
+        """Close what was under way here when the service stopped, and remove files that no delivery stands behind."""
         service = self._service
         with service.database.read() as session:
-            unfinished = session.scalars(select(Render.render_id).where(Render.status.in_((QUEUED, RUNNING)))).all()
+            ours = Render.worker.in_((service.settings.worker_name, ""))
+            unfinished = session.scalars(select(Render.render_id).where(Render.status.in_((QUEUED, RUNNING)), ours)).all()
         for render_id in unfinished:
             self._close(
                 render_id, FAILED, "render.interrupted", "The service stopped before this was finished: ask again."
@@ -424,7 +430,7 @@ class RenderEngine:
                 for column in (Render.video_sha256, Render.manifest_sha256, Portrait.sealed_blob)
                 for name in session.scalars(select(column).where(column.is_not(None)))
             }
-        for name in list(service.blobs.names()):
+        for name in list(service.blobs.names(older_than_s=service.left_alone_s)):
             if name not in known:
                 service.blobs.remove(name)
 

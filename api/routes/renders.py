@@ -13,6 +13,7 @@ from api.deps import RenderCreator, RenderReader, ServiceDep
 from api.engine.delivery import ConsentedVideo
 from api.engine.renders import Submission
 from api.errors import InvalidFieldError, MissingFieldError
+from api.faces import NOBODY_ELSE, Bystanders
 from api.schemas import Evidence, Reason, RenderOut, RenderStatus, moment, moment_or_none
 from api.storage.models import Render
 from api.uploads import Form, read_form
@@ -85,14 +86,17 @@ def _submit(service: ServiceDep, actor: Actor, form: Form) -> RenderOut:
             if "portrait" not in form.files
             else InvalidFieldError("Send either the portrait or its portrait_sha256, not both.")
         )
-    portrait, template = None, None
-    if "portrait" in form.files:
-        portrait, seen = service.intake.portrait(form.files["portrait"])
-        portrait_sha256, template = str(seen["sha256"]), base64.b64decode(seen["template"])
-    else:
+    portrait, template, bystanders = form.files.get("portrait"), None, NOBODY_ELSE
+    if portrait is None:
         portrait_sha256 = form.text("portrait_sha256")
         if len(portrait_sha256) != 64 or not set(portrait_sha256) <= set("0123456789abcdef"):
             raise InvalidFieldError("portrait_sha256 must be 64 lower-case hex digits.")
+        # Whoever else an enrolled picture shows is not kept; they are looked at again.
+        portrait = service.enrolment.open_group_picture(subject_id, portrait_sha256, "face" in controls)
+    if portrait is not None:
+        portrait, seen = service.intake.portrait(portrait, controls.get("face"))
+        portrait_sha256, template = str(seen["sha256"]), base64.b64decode(seen["template"])
+        bystanders = Bystanders.of(seen)
     speech, speech_s = service.intake.speech(form.file("speech"))
     if controls:
         service.intake.controls(controls)
@@ -105,6 +109,7 @@ def _submit(service: ServiceDep, actor: Actor, form: Form) -> RenderOut:
         purpose=purpose,
         controls=controls,
         template=template,
+        bystanders=bystanders,
     )
     render_id = service.renders.submit(actor, submission)
     return _out(service, service.renders.find(render_id, actor.client_id))
@@ -130,7 +135,7 @@ def video(render_id: str, request: Request, service: ServiceDep, actor: RenderRe
     assert render.video_sha256 is not None
     if_range = request.headers.get("if-range")
     byte_range = request.headers.get("range") if if_range in (None, f'"{render.video_sha256}"') else None
-    return ConsentedVideo(service, render, service.blobs.path(render.video_sha256), byte_range)
+    return ConsentedVideo(service, render, render.video_sha256, byte_range)
 
 
 @router.get("/{render_id}/manifest", summary="The C2PA manifest store", response_class=Response)

@@ -1,7 +1,6 @@
-"""Opens the SQLite file: WAL, full durability, one writer at a time, a schema version that is checked.
+"""Sessions on the database of an instance: a SQLite file, or PostgreSQL where several machines share it.
 
-A write transaction starts with BEGIN IMMEDIATE, so that what it reads cannot change before it commits. Consent
-revocation and delivery both rely on this: whichever comes first is seen whole by the other, also across processes.
+See `api.storage.backends` for what both promise, and `api.storage.migrations` for how a schema becomes the next one.
 """
 
 from __future__ import annotations
@@ -9,51 +8,76 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.orm import Session
 
-from api.errors import InstanceExistsError, InstanceMissingError, SchemaVersionError
-from api.storage.models import SCHEMA_VERSION, Base, SchemaInfo
+from api.errors import InstanceExistsError, InstanceMissingError, SchemaVersionError, StoreUnreachableError
+from api.storage.backends import Backend, backend_of
+from api.storage.migrations import HEAD, revision_of, stamp, unstamp, upgrade
+from api.storage.models import Base
 
 
 class Database:
-    """Sessions on one SQLite file."""
+    """Sessions on one database."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    @classmethod
-    def create(cls, path: Path) -> Database:
-        """Make a new file with the current schema. Raises InstanceExistsError if there is one already."""
-        if path.exists():
-            raise InstanceExistsError("There is an instance here already: choose another home.")
-        database = cls(_engine(path))
-        path.touch(mode=0o600)
-        Base.metadata.create_all(database._engine)
-        with database.write() as session:
-            session.add(SchemaInfo(version=SCHEMA_VERSION))
-        return database
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
 
     @classmethod
-    def open(cls, path: Path) -> Database:
-        """Open an existing file. Raises InstanceMissingError or SchemaVersionError."""
-        if not path.is_file():
-            raise InstanceMissingError("There is no instance here: run `placet init` first.")
-        database = cls(_engine(path))
-        with database.read() as session:
-            version = session.scalar(select(SchemaInfo.version))
-        if version != SCHEMA_VERSION:
+    def create(cls, where: Path | str) -> Database:
+        """Make the tables of the current schema: in a new file, or in an empty PostgreSQL database.
+
+        Args:
+            where: path of a SQLite file, or URL of a PostgreSQL database.
+        Raises: InstanceExistsError: there are tables already. StorageError: not an address.
+        """
+        backend = backend_of(where)
+        with _answers():
+            if backend.exists():
+                raise InstanceExistsError("There is an instance here already: choose another home, or database.")
+            backend.prepare()
+            with backend.engine.begin() as connection:
+                Base.metadata.create_all(connection)
+                stamp(connection)
+        return cls(backend)
+
+    @classmethod
+    def open(cls, where: Path | str) -> Database:
+        """Open what `create` made. Raises InstanceMissingError or SchemaVersionError."""
+        backend = backend_of(where)
+        with _answers():
+            if not backend.exists():
+                raise InstanceMissingError("There is no instance here: run `placet init` first.")
+            with backend.engine.connect() as connection:
+                revision = revision_of(connection)
+        if revision != HEAD:
             raise SchemaVersionError(
-                f"The database has schema version {version}, this program needs {SCHEMA_VERSION}: migrate it first.",
+                f"The database has schema {revision}, this program needs {HEAD}: stop every server, make a backup, and "
+                "run `placet migrate`."
             )
-        return database
+        return cls(backend)
+
+    @staticmethod
+    def migrate(where: Path | str) -> tuple[str, str]:
+        """Bring an older schema up to date, in one transaction.
+
+        Returns: the revisions before and after.
+        Raises: InstanceMissingError. SchemaVersionError: made by a newer program.
+        """
+        backend = backend_of(where)
+        if not backend.exists():
+            raise InstanceMissingError("There is no instance here: run `placet init` first.")
+        with backend.writing(is_durable=True) as connection, connection.begin():
+            before = revision_of(connection)
+            upgrade(connection)
+        return before, HEAD
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for reading: sees one state of the database."""
-        with Session(self._engine) as session:
+        """A session for reading: sees one state of the database. Raises StoreUnreachableError."""
+        with _answers(), Session(self._backend.engine) as session:
             yield session
 
     @contextmanager
@@ -63,54 +87,40 @@ class Database:
         Args:
             is_durable: on disk when this returns. Otherwise the next durable write takes it along: every process sees
                 it at once, and it outlives them all, but the last ones may be lost with the power.
+        Raises: StoreUnreachableError: no database, or another writer for too long; nothing was written.
         """
-        connection = self._engine.connect().execution_options(placet_write=True)
-        with connection:
-            driver = connection.connection.driver_connection
-            assert driver is not None
-            if not is_durable:
-                driver.execute("PRAGMA synchronous=NORMAL")
-            try:
-                with Session(connection, expire_on_commit=False) as session, session.begin():
-                    yield session
-            finally:
-                if not is_durable:
-                    driver.execute("PRAGMA synchronous=FULL")
+        with (
+            _answers(),
+            self._backend.writing(is_durable=is_durable) as connection,
+            Session(connection, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
 
     def shred_log(self) -> None:
-        """Move the write-ahead log into the file and empty it, so that it keeps nothing that was just deleted.
+        """Leave as little as can be of what was just deleted; see `Backend.shred`."""
+        self._backend.shred()
 
-        Where somebody reads at this moment it is left for the next one, at the latest for the next start.
-        """
-        with self._engine.connect() as connection:
-            driver = connection.connection.driver_connection
-            assert driver is not None
-            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def num_bytes(self) -> int:
+        """Size on disk."""
+        return self._backend.num_bytes()
 
     def close(self) -> None:
         """Give back every connection."""
-        self._engine.dispose()
+        self._backend.engine.dispose()
+
+    def drop(self) -> None:
+        """Take the tables away again, where making an instance failed half-way."""
+        with self._backend.engine.begin() as connection:
+            Base.metadata.drop_all(connection)
+            unstamp(connection)
+        self.close()
 
 
-def _engine(path: Path) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30, "check_same_thread": False})
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions are ours, see _begin
-        # secure_delete: what is deleted is overwritten, as erasure promises
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            "busy_timeout=30000",
-            "secure_delete=ON",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Any) -> None:
-        immediate = connection.get_execution_options().get("placet_write", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-    return engine
+@contextmanager
+def _answers() -> Iterator[None]:
+    """Errors of the connection as ours."""
+    try:
+        yield
+    except (OperationalError, NoConnectionError) as exc:
+        raise StoreUnreachableError() from exc

@@ -1,24 +1,18 @@
-"""Tables. Times are seconds since the Unix epoch (UTC); identifiers are random and say nothing about a person."""
+"""Tables. Times are seconds since the Unix epoch (UTC); identifiers are random and say nothing about a person.
+
+A change here needs a revision in `api.storage.migrations`; a test holds the two against each other.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, Float, ForeignKey, Index, Integer, LargeBinary, String, Text
+from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-
-SCHEMA_VERSION = 2
 
 
 class Base(DeclarativeBase):
     """Parent of every table."""
-
-
-class SchemaInfo(Base):
-    """One row: which version of this schema the file was made with."""
-
-    __tablename__ = "schema_info"
-    version: Mapped[int] = mapped_column(Integer, primary_key=True)
 
 
 class Client(Base):
@@ -132,7 +126,7 @@ class Consent(Base):
     statement: Mapped[dict[str, Any]] = mapped_column(JSON)
     grantee_org: Mapped[str] = mapped_column(String(128))
     grantee_client: Mapped[str] = mapped_column(String(128))
-    expires_at: Mapped[int] = mapped_column(Integer)
+    expires_at: Mapped[int] = mapped_column(BigInteger)
     epoch: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[float] = mapped_column(Float)
     revoked_at: Mapped[float | None] = mapped_column(Float, default=None)
@@ -170,6 +164,7 @@ class Render(Base):
     consent_id: Mapped[str | None] = mapped_column(ForeignKey("consents.consent_id"), index=True)
     consent_epoch: Mapped[int] = mapped_column(Integer, default=0)
     status: Mapped[str] = mapped_column(String(16), index=True)  # queued | running | delivered | refused | failed
+    worker: Mapped[str] = mapped_column(String(64), server_default="", default="")  # whose engine it waits for
     progress: Mapped[float] = mapped_column(Float, default=0.0)
     decision_index: Mapped[int] = mapped_column(Integer)
     delivery_index: Mapped[int | None] = mapped_column(Integer, default=None)
@@ -286,6 +281,16 @@ class Invitation(Base):
     expires_at: Mapped[float] = mapped_column(Float)
     used_at: Mapped[float | None] = mapped_column(Float, default=None)
     challenge: Mapped[bytes | None] = mapped_column(LargeBinary, default=None)  # for the passkey, given out last
+    log_index: Mapped[int] = mapped_column(Integer)
+
+
+class Webhook(Base):
+    """Where a client is told that a detection is done."""
+
+    __tablename__ = "webhooks"
+    client_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    url: Mapped[str] = mapped_column(String(400))
+    created_at: Mapped[float] = mapped_column(Float)
     log_index: Mapped[int] = mapped_column(Integer)
 
 

@@ -7,6 +7,7 @@ seen from outside (the log, the worker).
 from __future__ import annotations
 
 import io
+import os
 import socket
 import threading
 import time
@@ -32,6 +33,7 @@ from tests.faces import another_face
 
 if TYPE_CHECKING:
     from tests.api.arena import Arena
+    from tests.simulators.stores import Stores
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,24 @@ class Running:
     def kinds_since(self, size: int) -> list[str]:
         """Kinds of the log entries from number `size` on."""
         return [entry["kind"] for entry in self.service.log.entries(size, 1000)]
+
+
+SHARED_STORES: Stores | None = None
+"""Set where the suite is played on PostgreSQL and S3 instead of files: `PLACET_TEST_STORES=shared pytest tests/api`."""
+_stores_of: dict[Path, dict[str, Any]] = {}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stores() -> Iterator[None]:
+    """The stores that all instances of this run are made on."""
+    global SHARED_STORES
+    if os.environ.get("PLACET_TEST_STORES") != "shared":
+        yield
+        return
+    from tests.simulators.stores import running_stores
+
+    with running_stores() as SHARED_STORES:
+        yield
 
 
 @contextmanager
@@ -67,6 +87,9 @@ def serving(home: Path, **changes: Any) -> Iterator[Running]:
         "max_portrait_bytes": 4 * 1024 * 1024,
         "max_speech_bytes": 10 * 1024 * 1024,
     }
+    if SHARED_STORES is not None and not home.exists():
+        _stores_of[home] = SHARED_STORES.new()
+    given |= _stores_of.get(home, {})
     settings = Settings(home=home, port=listener.getsockname()[1], **(given | changes))
     if not home.exists():
         create_instance(settings, "tests")

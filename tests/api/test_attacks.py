@@ -82,7 +82,7 @@ from api.oauth.dpop import ProofBook
 from api.storage.database import Database
 from api.storage.spent import SpentIds
 path, proof, url, token = sys.argv[1:]
-book = ProofBook(SpentIds(Database.open(Path(path)), time.time), time.time, lifetime_s=60, leeway_s=5)
+book = ProofBook(SpentIds(Database.open(path if "://" in path else Path(path)), time.time), time.time, lifetime_s=60, leeway_s=5)
 book.accept((proof,), method="GET", url=url, access_token=token)
 """
 
@@ -91,7 +91,7 @@ def replayed_proof_across_workers(arena: Arena) -> httpx.Response:
     """Another process on the same store accepts the proof first."""
     token = arena.token()
     proof = arena.proof(token)
-    database = str(arena.server.settings.database_path)
+    database = str(arena.server.settings.addresses.database)  # a file, or a URL
     command = [sys.executable, "-c", OTHER_WORKER, database, proof, f"{arena.url}/v1/renders/ren_0", token]
     subprocess.run(command, check=True, timeout=120)
     return arena.dpop(token, proof)

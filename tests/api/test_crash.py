@@ -48,7 +48,7 @@ def test_after_kill_9_nothing_is_lost_and_nothing_is_left(settings: Settings) ->
     process.wait(10)
     # (2) what a kill in the middle of a render leaves
     _leave_a_running_render(settings)
-    orphan = settings.blobs_dir / "ab" / ("ab" * 32)
+    orphan = (settings.home / "blobs") / "ab" / ("ab" * 32)
     orphan.parent.mkdir(parents=True, exist_ok=True)
     orphan.write_bytes(b"a video that no delivery stands behind")
     (orphan.parent / ".0011223344556677.partial").write_bytes(b"half")
@@ -58,7 +58,7 @@ def test_after_kill_9_nothing_is_lost_and_nothing_is_left(settings: Settings) ->
     process, url = serve(settings.home)
     assert httpx.get(f"{url}/readyz").status_code == 200
     assert not orphan.exists() and not staged.exists()
-    assert not list(settings.blobs_dir.rglob("*.partial"))
+    assert not list((settings.home / "blobs").rglob("*.partial"))
     second = Service(settings)
     with pytest.raises(ConflictError):
         second.start()

@@ -34,7 +34,7 @@ def with_subject(settings: Settings, subject_id: str) -> bytes:
     """A subject in the database, and something that is sealed under their key."""
     keys = Instance.open(settings.home).keys.service
     wrapped = new_wrapped_key(subject_id, keys)
-    database = Database.open(settings.database_path)
+    database = Database.open(settings.addresses.database)
     with database.write() as session:
         session.add(
             Subject(
@@ -51,7 +51,7 @@ def with_subject(settings: Settings, subject_id: str) -> bytes:
 
 
 def opened(settings: Settings, subject_id: str, sealed: bytes) -> tuple[bytes, str]:
-    database = Database.open(settings.database_path)
+    database = Database.open(settings.addresses.database)
     with database.read() as session:
         wrapped = session.scalars(select(Subject.wrapped_key).where(Subject.subject_id == subject_id)).one()
     database.close()
