@@ -279,6 +279,7 @@ class PlacetClient:
         adult_attested: bool = False,
         key: Mapping[str, Any] | None = None,
         language: str = "en",
+        face: int | str | None = None,
     ) -> Enrolled:
         """Become a subject: make a key, answer the challenge, send the portrait. Then this client speaks for them.
 
@@ -286,9 +287,13 @@ class PlacetClient:
             portrait: image file.
             subject_class: adult, persona or artwork; an adult must set `adult_attested`, others give a `rights_basis`.
             key: private JWK to use; by default a new one is made. It never leaves this side.
+            face: whose picture it is, if it shows several people: "largest", or counted from the left, from 0.
         """
+        chosen = {} if face is None else {"face": str(face)}
         private = dict(key) if key is not None else new_subject_key()
-        challenge = self._call("POST", "/v1/subjects/challenges", files={"portrait": ("portrait", portrait)}).json()
+        challenge = self._call(
+            "POST", "/v1/subjects/challenges", files={"portrait": ("portrait", portrait)}, data=chosen
+        ).json()
         statement = EnrolmentStatement(
             subject_id=challenge["subject_id"],
             subject_class=subject_class,
@@ -305,7 +310,8 @@ class PlacetClient:
             "POST",
             "/v1/subjects",
             files={"portrait": ("portrait", portrait)},
-            data={"enrolment": sign_statement(statement, private), "public_jwk": json.dumps(public_jwk(private))},
+            data={"enrolment": sign_statement(statement, private), "public_jwk": json.dumps(public_jwk(private))}
+            | chosen,
         ).json()
         self.credentials = Credentials(answer["subject_id"], private)
         self._tokens.clear()

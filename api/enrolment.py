@@ -23,7 +23,7 @@ from api.clients import ClientDirectory
 from api.engine.intake import Intake
 from api.engine.worker import Worker
 from api.errors import ApiError, ChallengeError, ConflictError, InvalidFieldError, NotFoundError
-from api.faces import FaceGallery
+from api.faces import Bystanders, FaceGallery
 from api.passkeys import PasskeyBook
 from api.pseudonyms import salted
 from api.storage.blobs import BlobStore
@@ -43,6 +43,7 @@ from policy.consent import (
 )
 from policy.consent import Enrolment as VerifiedEnrolment
 from policy.errors import PasskeyAccountError, PasskeyError, StatementError
+from policy.facts import BESIDE_NOBODY, BESIDE_STRANGERS
 from policy.gate import Gate
 from policy.keys import KeyRing
 from policy.passkey import PasskeySigner, credential_id_of, verify_registration
@@ -113,9 +114,13 @@ class Enrolment:
         self._now = now
         self._challenge_lifetime_s = challenge_lifetime_s
 
-    def challenge(self, portrait: bytes | None) -> IssuedChallenge:
-        """A challenge to sign, usable once. With a portrait: also the hash that the statement must name it by."""
-        portrait_sha256 = self._intake.portrait(portrait)[1]["sha256"] if portrait is not None else None
+    def challenge(self, portrait: bytes | None, face: int | str | None = None) -> IssuedChallenge:
+        """A challenge to sign, usable once. With a portrait: also the hash that the statement must name it by.
+
+        Args:
+            face: whose picture it is, if it shows several people; see `generator.faces`.
+        """
+        portrait_sha256 = self._intake.portrait(portrait, face)[1]["sha256"] if portrait is not None else None
         nonce, subject_id = new_nonce(), f"sub_{secrets.token_hex(8)}"
         expires_at = self._now() + self._challenge_lifetime_s
         with self._database.write() as session:
@@ -125,7 +130,13 @@ class Enrolment:
         return IssuedChallenge(nonce, subject_id, expires_at, portrait_sha256, options)
 
     def enrol(
-        self, portrait: bytes, signed: Signed, *, jwk: Mapping[str, Any] | None = None, registration: object = None
+        self,
+        portrait: bytes,
+        signed: Signed,
+        *,
+        jwk: Mapping[str, Any] | None = None,
+        registration: object = None,
+        face: int | str | None = None,
     ) -> EnrolledSubject:
         """Take a subject on record.
 
@@ -134,6 +145,7 @@ class Enrolment:
             signed: an EnrolmentStatement, as JWS by the key `jwk`, or with its assertion by a passkey.
             jwk: the public key, for a JWS.
             registration: the new passkey, as `navigator.credentials.create` answers, for an assertion.
+            face: which face is the subject's, if the picture shows several; see `generator.faces`.
         Raises: StatementError, PasskeyError, ChallengeError, RemoteError (`portrait.*`), ConflictError,
             InvalidFieldError, FaceProtectedError.
         """
@@ -145,25 +157,26 @@ class Enrolment:
             if enrolment.statement.subject_id != challenge.subject_id:
                 raise ChallengeError("The statement must name the subject_id that came with the challenge.")
             # (2) the picture is the one that was signed for, and can be animated
-            png, seen = self._intake.portrait(portrait)
+            png, seen = self._intake.portrait(portrait, face)
             portrait_sha256 = str(seen["sha256"])
             if enrolment.statement.portraits != (portrait_sha256,):
                 raise InvalidFieldError(
                     "The statement must name exactly this portrait, whose normalised form has SHA-256 "
                     f"{portrait_sha256}."
                 )
-            summary = self._worker.prepare(png)
-            template = base64.b64decode(seen["template"]) if seen.get("template") else None
+            summary = self._worker.prepare(png, face) | {"num_faces": seen["num_faces"], "face": face}
+            template, bystanders = base64.b64decode(seen["template"]), Bystanders.of(seen)
             # (3) the face is nobody else's; on record, log first
             attested_by = _attested_by(enrolment.statement.subject_class, sha256_hex(portrait))
-            return self._store(enrolment, png, summary, template, attested_by, registration)
+            return self._store(enrolment, png, summary, template, bystanders, attested_by, registration)
 
     def _store(
         self,
         enrolment: VerifiedEnrolment,
         png: bytes,
         summary: dict[str, Any],
-        template: bytes | None,
+        template: bytes,
+        bystanders: Bystanders,
         attested_by: str,
         registration: object,
     ) -> EnrolledSubject:
@@ -173,7 +186,7 @@ class Enrolment:
         sealed_blob = self._blobs.put(seal(png, subject_id=subject_id, wrapped_key=wrapped_key, keys=keys))
         try:
             with self._database.write() as session:
-                self._check_nobody_elses(session, portrait_sha256, template, subject_id)
+                self._check_nobody_elses(session, portrait_sha256, template, subject_id, bystanders)
                 salt = secrets.token_bytes(_SALT_NUM_BYTES)
                 evidence = self._gate.record(
                     "subject.enrolled",
@@ -211,8 +224,7 @@ class Enrolment:
                     )
                 )
                 session.flush()
-                if template is not None:
-                    self._faces.add(session, subject, portrait_sha256, template)
+                self._faces.add(session, subject, portrait_sha256, template)
                 self._clients.add_subject(session, subject_id, enrolment.public_jwk, evidence.index)
                 if enrolment.assertion is not None:
                     nonce = bytes.fromhex(statement.nonce)
@@ -225,11 +237,16 @@ class Enrolment:
         return EnrolledSubject(subject_id, portrait_sha256, summary, evidence.index)
 
     def _check_nobody_elses(
-        self, session: Session, portrait_sha256: str, template: bytes | None, subject_id: str
+        self, session: Session, portrait_sha256: str, template: bytes, subject_id: str, bystanders: Bystanders
     ) -> None:
         if session.get(Portrait, portrait_sha256) is not None:
             raise ConflictError("This portrait is enrolled already: its subject can use it, nobody else can.")
-        if self._faces.look(session, template, subject_id).matches_other_subject:
+        likeness = self._faces.look(session, template, subject_id, bystanders)
+        if likeness.beside not in (BESIDE_NOBODY, BESIDE_STRANGERS):
+            raise FaceProtectedError(
+                "Somebody else in the picture is protected here, or could not be compared: send one of yourself alone."
+            )
+        if likeness.matches_other_subject:
             raise FaceProtectedError(
                 "This face is enrolled already, and only who enrolled it can use it. If it is yours, use that account; "
                 "if it only resembles another, the operator can look into it."
@@ -251,6 +268,24 @@ class Enrolment:
         with self._database.read() as session:
             portrait = session.get(Portrait, portrait_sha256)
         return portrait.subject_id if portrait is not None else None
+
+    def open_group_picture(self, subject_id: str, portrait_sha256: str, is_face_chosen: bool) -> bytes | None:
+        """An enrolled portrait of this subject that must be looked at again before it is decided on.
+
+        Args:
+            is_face_chosen: somebody named one of its faces.
+        Returns: the normalised PNG; None where it shows the subject alone, or is not theirs.
+        """
+        with self._database.read() as session:
+            portrait = session.get(Portrait, portrait_sha256)
+            if portrait is None or portrait.subject_id != subject_id:
+                return None
+            if portrait.summary.get("num_faces", 1) == 1 and not is_face_chosen:
+                return None
+        try:
+            return self.open_portrait(portrait)
+        except NotFoundError:  # erased: the decision says so, with every other reason
+            return None
 
     def open_portrait(self, portrait: Portrait) -> bytes:
         """The normalised PNG of an enrolled portrait. Raises StorageError; NotFoundError after an erasure."""

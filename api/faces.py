@@ -7,8 +7,11 @@ answers are "yours", "not yours", "somebody else's".
 
 from __future__ import annotations
 
+import base64
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import numpy as np
 from numpy import ndarray
@@ -19,7 +22,15 @@ from api.storage.database import Database
 from api.storage.models import Subject, Template
 from api.storage.sealing import seal, unseal
 from generator.likeness import PROTECTED_FACE_DISTANCE, SAME_FACE_DISTANCE, FaceTemplate
-from policy.facts import FACE_DIFFERS, FACE_MATCH, FACE_UNKNOWN
+from policy.facts import (
+    BESIDE_NOBODY,
+    BESIDE_PROTECTED,
+    BESIDE_STRANGERS,
+    BESIDE_UNKNOWN,
+    FACE_DIFFERS,
+    FACE_MATCH,
+    FACE_UNKNOWN,
+)
 from policy.keys import KeyRing
 
 
@@ -30,10 +41,33 @@ class Likeness:
     Attributes:
         face_match: match, differs or unknown: beside the face that the subject enrolled.
         matches_other_subject: like a face that somebody else has enrolled.
+        beside: who else is in the picture: nobody, strangers, protected or unknown.
     """
 
     face_match: str = FACE_UNKNOWN
     matches_other_subject: bool = False
+    beside: str = BESIDE_NOBODY
+
+
+@dataclass(frozen=True)
+class Bystanders:
+    """The other faces of a picture, which nobody is going to animate.
+
+    Attributes:
+        templates: of those that can be recognised; held while the request is decided on, never kept.
+        num_unknown: how many could not be compared.
+    """
+
+    templates: tuple[bytes, ...] = ()
+    num_unknown: int = 0
+
+    @classmethod
+    def of(cls, seen: Mapping[str, Any]) -> Bystanders:
+        """Out of what the intake saw in a portrait."""
+        return cls(tuple(base64.b64decode(each) for each in seen["beside"]), int(seen["num_unknown"]))
+
+
+NOBODY_ELSE: Final = Bystanders()
 
 
 class FaceGallery:
@@ -62,13 +96,20 @@ class FaceGallery:
             opened = self._current(session)
         return {name: FaceTemplate(values_D) for name, (owner, values_D) in opened.items() if owner == subject_id}
 
-    def look(self, session: Session, template: bytes | None, subject_id: str | None) -> Likeness:
+    def look(
+        self,
+        session: Session,
+        template: bytes | None,
+        subject_id: str | None,
+        bystanders: Bystanders = NOBODY_ELSE,
+    ) -> Likeness:
         """What a portrait's face is like.
 
         Args:
             session: sees the enrolments that count.
             template: of the portrait; None where it is not known, or no face was found.
             subject_id: whom it is said to show; None for nobody who has enrolled.
+            bystanders: who else the picture shows.
         Raises: SealError; RemoteError's `template` code for a damaged template.
         """
         if template is None:
@@ -83,7 +124,7 @@ class FaceGallery:
             likeness = replace(likeness, face_match=FACE_MATCH if is_same else FACE_DIFFERS)
         if others:
             likeness = replace(likeness, matches_other_subject=_nearest(asked_D, others) <= PROTECTED_FACE_DISTANCE)
-        return likeness
+        return replace(likeness, beside=_beside(bystanders, others))
 
     def of_portrait(self, session: Session, portrait_sha256: str) -> bytes | None:
         """The template of an enrolled portrait, if there is one."""
@@ -111,6 +152,16 @@ class FaceGallery:
                 opened[name] = (subject.subject_id, FaceTemplate.from_bytes(data).values_D)
             self._opened = opened
             return dict(opened)
+
+
+def _beside(bystanders: Bystanders, protected: list[ndarray]) -> str:
+    """Who the others are; what cannot be told counts more than what can, and a protected face most."""
+    shown = [FaceTemplate.from_bytes(each).values_D for each in bystanders.templates]
+    if protected and any(_nearest(values_D, protected) <= PROTECTED_FACE_DISTANCE for values_D in shown):
+        return BESIDE_PROTECTED
+    if bystanders.num_unknown:
+        return BESIDE_UNKNOWN
+    return BESIDE_STRANGERS if shown else BESIDE_NOBODY
 
 
 def _nearest(asked_D: ndarray, templates: list[ndarray]) -> float:

@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 
 from generator.emotion import EMOTIONS, NEUTRAL, mix_of_point, mix_of_preset
 from generator.errors import ControlError
+from generator.faces import LARGEST, MAX_FACES, FaceChoice
 
 LARGEST_SEED: Final = 2**31 - 1
 MAX_KEYFRAMES: Final = 1000
 MAX_TIME_S: Final = 600.0
-MAX_FACES: Final = 16
 
 Framing = Literal["square", "full"]
 PoseMode = Literal["offset", "track"]
@@ -77,7 +77,8 @@ class MotionControls:
         head_distance: distance of the head from the camera as a factor of the portrait's, 0.8 (nearer) .. 1.25.
         emotion: amounts 0..1 of the basic emotions, in the order of `generator.emotion.EMOTIONS`.
         framing: "square" for 512×512 around the face, "full" for the whole portrait.
-        face: which face of a portrait that shows several, counted from the largest; None if it must show just one.
+        face: which face of a portrait that shows several: "largest", or counted from the left; None if it must show
+            just one.
     """
 
     seed: int = 0
@@ -90,7 +91,7 @@ class MotionControls:
     head_distance: Curve = _AS_PLANNED
     emotion: Curve = _IN_NO_MOOD
     framing: Framing = "square"
-    face: int | None = None
+    face: FaceChoice = None
 
     @classmethod
     def from_json(cls, controls: Mapping[str, Any]) -> MotionControls:
@@ -193,8 +194,14 @@ def _curve(read: Callable[[str, object], tuple[float, ...]]) -> Callable[[str, o
     return read_curve
 
 
-def _face(field: str, value: object) -> int | None:
-    return None if value is None else _whole(field, value, 0, MAX_FACES - 1)
+def _face(field: str, value: object) -> FaceChoice:
+    if value == LARGEST:
+        return LARGEST
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_FACES:
+        raise ControlError(
+            field, f'{field} must be "{LARGEST}" or a whole number from 0 to {MAX_FACES - 1}, counted from the left.'
+        )
+    return value
 
 
 _READERS: Final[dict[str, Callable[[str, Any], Any]]] = {

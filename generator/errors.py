@@ -10,6 +10,7 @@ The tree, with the stable `code` of each leaf::
     │   ├── AnimatedImageError              portrait.animated           422
     │   ├── NoFaceError                     portrait.no_face            422
     │   ├── SeveralFacesError               portrait.several_faces      422
+    │   ├── NoSuchFaceError                 portrait.no_such_face       422
     │   ├── FaceTooSmallError               portrait.face_too_small     422
     │   └── FaceTurnedAwayError             portrait.face_turned_away   422
     ├── ControlError                        control                     422
@@ -82,7 +83,30 @@ class SeveralFacesError(PortraitError):
     code = "portrait.several_faces"
 
     def __init__(self, num_faces: int) -> None:
-        super().__init__(f"The portrait shows {num_faces} faces; please crop it so that it shows exactly one.")
+        super().__init__(
+            f"The picture shows {num_faces} faces; say which one is meant with the control face, 0 to {num_faces - 1} "
+            'counted from the left or "largest", or crop the picture so that it shows exactly one.'
+        )
+        self.num_faces = num_faces
+
+
+class NoSuchFaceError(PortraitError):
+    """The picture has fewer faces than the one that was asked for.
+
+    Attributes:
+        face: what was asked for, counted from the left, from 0.
+        num_faces: how many were found.
+    """
+
+    code = "portrait.no_such_face"
+
+    def __init__(self, face: int, num_faces: int) -> None:
+        last = f"0 to {num_faces - 1}" if num_faces > 1 else "0"
+        super().__init__(
+            f"There is no face {face}: the picture shows {num_faces}, so face must be {last}, counted from the left, "
+            'or "largest".'
+        )
+        self.face = face
         self.num_faces = num_faces
 
 

@@ -26,28 +26,24 @@ from generator.errors import (
     FaceTooSmallError,
     FaceTurnedAwayError,
     ImageTooLargeError,
-    NoFaceError,
     NotAnImageError,
-    SeveralFacesError,
     UnreadableImageError,
 )
+from generator.faces import MIN_FACE_PX, FaceChoice, faces_in
 from generator.fit import HeadFit, fit_head
 from generator.head import Head, default_head
 from generator.matte import Matte, separate
-from generator.perception import CHIN, FOREHEAD_TOP, FaceBox, FaceLandmarks, detect_faces, face_landmarks, is_face
+from generator.perception import CHIN, FOREHEAD_TOP, FaceBox, FaceLandmarks, face_landmarks
 from generator.raster import identify
 
 MAX_PORTRAIT_BYTES: Final = 25 * 1024 * 1024
 MAX_PORTRAIT_PIXELS: Final = 40_000_000
 MAX_SIDE_PX: Final = 12_000
-MIN_FACE_PX: Final = 96
 MAX_TURN_DEG: Final = 45.0
 FRAME_PX: Final = 512
 MARGIN_PX: Final = 64
 READ_FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
-# A second face counts when it is at least this large compared with the first: passers-by in the distance do not.
-_SECOND_FACE: Final = 0.35
 _CROP_FACE_HEIGHTS: Final = 1.9
 _CROP_CENTRE_UP: Final = 0.06
 _LANDMARK_VIEWS: Final = 6
@@ -343,34 +339,26 @@ def decode_portrait(portrait_png: bytes) -> UInt8[ndarray, "h w 3"]:
         raise UnreadableImageError("The portrait is not a normalised PNG; normalise it first.") from exc
 
 
-def locate_face(image_HW3: UInt8[ndarray, "h w 3"]) -> FaceBox:
-    """The one face of the picture.
+def locate_face(image_HW3: UInt8[ndarray, "h w 3"], face: FaceChoice = None) -> FaceBox:
+    """The face of the picture that is meant; by default it must be the only one.
 
-    Raises: NoFaceError, SeveralFacesError, FaceTooSmallError.
+    Raises: NoFaceError, SeveralFacesError, NoSuchFaceError, FaceTooSmallError.
     """
-    faces = detect_faces(image_HW3)
-    faces = [face for face in faces if face.size_px >= _SECOND_FACE * faces[0].size_px]
-    faces = [face for face in faces if is_face(face_landmarks(image_HW3, face))]
-    if not faces:
-        raise NoFaceError("No face was found; please send a portrait with the face well lit and towards the camera.")
-    if len(faces) > 1:
-        raise SeveralFacesError(len(faces))
-    if faces[0].size_px < MIN_FACE_PX:
-        raise FaceTooSmallError(round(faces[0].size_px), MIN_FACE_PX)
-    return faces[0]
+    return faces_in(image_HW3).chosen(face)
 
 
-def prepare(portrait_png: bytes, head: Head | None = None) -> Portrait:
+def prepare(portrait_png: bytes, head: Head | None = None, face: FaceChoice = None) -> Portrait:
     """Analyse a portrait; nothing is animated here.
 
     Args:
         portrait_png: from `normalise_portrait`.
         head: the head model; the one that ships with the product unless given.
-    Raises: NoFaceError, SeveralFacesError, FaceTooSmallError, FaceTurnedAwayError.
+        face: which one of several, see `generator.faces`.
+    Raises: NoFaceError, SeveralFacesError, NoSuchFaceError, FaceTooSmallError, FaceTurnedAwayError.
     """
     head = head or default_head()
     photo = decode_portrait(portrait_png)
-    landmarks = face_landmarks(photo, locate_face(photo), num_views=_LANDMARK_VIEWS)
+    landmarks = face_landmarks(photo, locate_face(photo, face), num_views=_LANDMARK_VIEWS)
     points = landmarks.points_L2
     face_px = float(np.linalg.norm(points[FOREHEAD_TOP] - points[CHIN]))
     if face_px < MIN_FACE_PX:

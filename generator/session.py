@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from generator.controls import MotionControls
 from generator.errors import GrantMismatchError
+from generator.faces import FaceChoice
 from generator.lips import num_video_frames
 from generator.listening import VIDEO_RATE_HZ
 from generator.motion import MotionModel
@@ -98,15 +99,18 @@ class RenderWorker:
         self._log_publics = log_publics
         self._labels = labels
         self._motion = MotionModel.load()
-        self._portraits: OrderedDict[bytes, Portrait] = OrderedDict()
+        self._portraits: OrderedDict[tuple[bytes, FaceChoice], Portrait] = OrderedDict()
         self._lock = threading.Lock()
 
-    def prepare(self, portrait_png: bytes) -> PortraitSummary:
+    def prepare(self, portrait_png: bytes, face: FaceChoice = None) -> PortraitSummary:
         """Analyse a normalised portrait, and keep the analysis for a render that may follow.
 
-        Raises: NoFaceError, SeveralFacesError, FaceTooSmallError, FaceTurnedAwayError, UnreadableImageError.
+        Args:
+            face: which one of several, see `generator.faces`.
+        Raises: NoFaceError, SeveralFacesError, NoSuchFaceError, FaceTooSmallError, FaceTurnedAwayError,
+            UnreadableImageError.
         """
-        portrait = self._prepared(portrait_png)
+        portrait = self._prepared(portrait_png, face)
         yaw, pitch, roll = portrait.fit.yaw_pitch_roll_deg
         height, width = portrait.photo_HW3.shape[:2]
         return PortraitSummary(
@@ -159,7 +163,9 @@ class RenderWorker:
             sound = decode_sound(speech)
             num_frames = num_video_frames(len(sound.samples_N))
             rows = self._motion.rows(sound.samples_N, wishes)
-            frames = Renderer(self._prepared(portrait), grant).stream(rows, wishes.framing, batch=CHUNK_FRAMES)
+            frames = Renderer(self._prepared(portrait, wishes.face), grant).stream(
+                rows, wishes.framing, batch=CHUNK_FRAMES
+            )
             mark_id = MarkId.from_hex(grant.permit.mark_id)
             with Belt(frames, _CHUNKS_AHEAD) as rendered:
                 return produce(
@@ -183,17 +189,18 @@ class RenderWorker:
                     progress=None if progress is None else lambda done: progress(min(done / num_frames, 1.0)),
                 )
 
-    def _prepared(self, portrait_png: bytes) -> Portrait:
+    def _prepared(self, portrait_png: bytes, face: FaceChoice) -> Portrait:
+        key = portrait_png, face
         with self._lock:
-            found = self._portraits.get(portrait_png)
+            found = self._portraits.get(key)
             if found is None:
                 with threadpool_limits(1, user_api="blas"):
-                    found = prepare(portrait_png)
+                    found = prepare(portrait_png, face=face)
                     found.square_stage()
-                self._portraits[portrait_png] = found
+                self._portraits[key] = found
                 while len(self._portraits) > _CACHED_PORTRAITS:
                     self._portraits.popitem(last=False)
-            self._portraits.move_to_end(portrait_png)
+            self._portraits.move_to_end(key)
             return found
 
 

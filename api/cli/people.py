@@ -35,6 +35,7 @@ def enrol(
     subject_class: Annotated[str, typer.Option("--class", help="adult, persona or artwork.")] = "adult",
     i_am_of_age: Annotated[bool, typer.Option("--i-am-of-age", help="Attested by an adult.")] = False,
     rights_basis: Annotated[str, typer.Option(help="For a persona or artwork: origin or licence.")] = "",
+    face: Annotated[str, wishes.FACE] = "",
     home: Home = None,
     url: Url = "",
     as_json: Json = False,
@@ -48,6 +49,7 @@ def enrol(
             subject_class=subject_class,
             adult_attested=i_am_of_age,
             rights_basis=rights_basis,
+            face=face or None,
         )
         write_private_json(key, enrolled.credentials.to_json())
         result = {
@@ -255,6 +257,7 @@ def render(
     head_distance: Annotated[float | None, wishes.HEAD_DISTANCE] = None,
     emotion: Annotated[str | None, wishes.EMOTION] = None,
     framing: Annotated[str | None, wishes.FRAMING] = None,
+    face: Annotated[str | None, wishes.FACE] = None,
     controls: Annotated[Path | None, wishes.CONTROLS] = None,
     home: Home = None,
     url: Url = "",
@@ -273,6 +276,7 @@ def render(
             head_distance=head_distance,
             emotion=emotion,
             framing=framing,
+            face=face,
         )
         asked = placet.render(
             subject_id=subject,

@@ -20,6 +20,10 @@ EMOTION = typer.Option(
     help="neutral, joy, sadness, anger, surprise, fear or disgust, with an amount 0 to 1; or a point, each ±1.",
 )
 FRAMING = typer.Option(help="square: 512 × 512 around the face; full: the whole picture.")
+FACE = typer.Option(
+    metavar="largest|NUMBER",
+    help="Which face of a picture with several: the largest, or counted from the left, from 0.",
+)
 CONTROLS = typer.Option(
     exists=True, dir_okay=False, help="JSON file of controls, with keyframes where wanted; options go before it."
 )
@@ -48,6 +52,8 @@ def read_controls(file: Path | None, **options: Any) -> dict[str, Any]:
             controls[name] = _numbers(name, text, 2 if name == "gaze" else 3)
         elif name == "emotion":
             controls[name] = _emotion(text)
+        elif name == "face":
+            controls[name] = int(text) if text.isascii() and text.isdigit() else text
         else:
             controls[name] = text
     return controls

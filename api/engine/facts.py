@@ -55,6 +55,7 @@ def gather(
         attested_class=attested_class,
         face_match=likeness.face_match,
         matches_other_subject=likeness.matches_other_subject,
+        beside=likeness.beside,
         now=int(now),
     )
     if subject is None:

@@ -52,12 +52,16 @@ class Intake:
         self._settings = settings
         self.process = process or EngineProcess("api.engine.intake", lambda: Message({}))
 
-    def portrait(self, data: bytes) -> tuple[bytes, dict[str, Any]]:
-        """Normalised PNG and what was seen in it: `sha256`, and the `template` of the face in base64.
+    def portrait(self, data: bytes, face: object = None) -> tuple[bytes, dict[str, Any]]:
+        """Normalised PNG and what was seen in it.
 
-        Raises RemoteError with a `portrait.*` or `intake.*` code.
+        Args:
+            face: the control of that name: which of several faces is meant.
+        Returns: the PNG; `sha256`; the `template` of the face that is meant, in base64; `num_faces` that could have
+            been meant; `beside`: the templates of all others; `num_unknown`: how many could not be compared.
+        Raises: RemoteError with a `portrait.*`, `control` or `intake.*` code.
         """
-        answer = self._call(PORTRAIT, data)
+        answer = self._call(PORTRAIT, data, face=face)
         return answer.attachments["data"], answer.header["summary"]
 
     def speech(self, data: bytes) -> tuple[bytes, float]:
@@ -69,14 +73,14 @@ class Intake:
         """Check motion controls. Raises RemoteError with a `controls.*` code."""
         self._call(CONTROLS, json.dumps(controls).encode())
 
-    def _call(self, kind: str, data: bytes) -> Message:
+    def _call(self, kind: str, data: bytes, **wanted: Any) -> Message:
         wall_s = self._settings.intake_wall_s + 10.0  # the intake process itself watches the limit
         limits = {
             "memory_bytes": self._settings.intake_memory_bytes,
             "cpu_s": self._settings.intake_cpu_s,
             "wall_s": self._settings.intake_wall_s,
         }
-        return self.process.call({"kind": kind, "limits": limits}, {"data": data}, wall_s=wall_s)
+        return self.process.call({"kind": kind, "limits": limits, "wanted": wanted}, {"data": data}, wall_s=wall_s)
 
 
 # -- intake process
@@ -118,7 +122,7 @@ def _in_child(job: Message, limits: dict[str, Any], gateway: socket.socket) -> M
             gateway.close()
             _limit(limits)
             try:
-                header, data = _decode(str(job.header["kind"]), job.attachments["data"])
+                header, data = _decode(str(job.header["kind"]), job.attachments["data"], job.header["wanted"])
                 send(theirs, {"type": "result", "summary": header}, {"data": data})
             except MemoryError:
                 send(theirs, describe(_crashed("needs more memory than it may take")))
@@ -183,10 +187,10 @@ def _address_space_bytes() -> int:
         return 0
 
 
-def _decode(kind: str, data: bytes) -> tuple[dict[str, Any], bytes]:
+def _decode(kind: str, data: bytes, wanted: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
     match kind:
         case "portrait":
-            return _decode_portrait(data)
+            return _decode_portrait(data, wanted["face"])
         case "speech":
             return _decode_speech(data)
         case "controls":
@@ -197,15 +201,28 @@ def _decode(kind: str, data: bytes) -> tuple[dict[str, Any], bytes]:
     raise ProtocolError("Unknown kind of upload.")
 
 
-def _decode_portrait(data: bytes) -> tuple[dict[str, Any], bytes]:
+def _decode_portrait(data: bytes, choice: Any) -> tuple[dict[str, Any], bytes]:
+    from generator.controls import MotionControls
+    from generator.faces import faces_in
     from generator.likeness import face_template
-    from generator.portrait import decode_portrait, locate_face, normalise_portrait
+    from generator.portrait import decode_portrait, normalise_portrait
 
     png = normalise_portrait(data)
     image_HW3 = decode_portrait(png)
-    face = locate_face(image_HW3)  # raises unless there is exactly one face, large enough
-    template = base64.b64encode(face_template(image_HW3, face).to_bytes()).decode()
-    return {"sha256": hashlib.sha256(png).hexdigest(), "template": template}, png
+    meant = MotionControls.from_json({} if choice is None else {"face": choice}).face
+    found = faces_in(image_HW3)
+    face = found.chosen(meant)  # raises unless it is clear which one is meant, and it is large enough
+
+    def template(of: Any) -> str:
+        return base64.b64encode(face_template(image_HW3, of).to_bytes()).decode()
+
+    return {
+        "sha256": hashlib.sha256(png).hexdigest(),
+        "template": template(face),
+        "num_faces": len(found.counted),
+        "beside": [template(other) for other in found.beside(face)],
+        "num_unknown": found.num_more,
+    }, png
 
 
 def _decode_speech(data: bytes) -> tuple[dict[str, Any], bytes]:

@@ -65,9 +65,15 @@ class Worker:
             "api.engine.worker", self._hello, lambda: keys.kids("permit", "log", "watermark", "c2pa")
         )
 
-    def prepare(self, portrait_png: bytes) -> dict[str, Any]:
-        """Analyse a normalised portrait and keep the analysis warm. Raises RemoteError with a `portrait.*` code."""
-        answer = self.process.call({"op": PREPARE}, {"portrait": portrait_png}, wall_s=self._settings.render_wall_s)
+    def prepare(self, portrait_png: bytes, face: int | str | None = None) -> dict[str, Any]:
+        """Analyse a normalised portrait and keep the analysis warm. Raises RemoteError with a `portrait.*` code.
+
+        Args:
+            face: which one of several, see `generator.faces`.
+        """
+        answer = self.process.call(
+            {"op": PREPARE, "face": face}, {"portrait": portrait_png}, wall_s=self._settings.render_wall_s
+        )
         return dict(answer.header["summary"])
 
     def render(
@@ -190,7 +196,7 @@ def prepare_worker(hello: Message) -> Handler:
 
     def handle(job: Message, progress: Progress) -> Message:
         if job.header["op"] == PREPARE:
-            summary = worker.prepare(job.attachments["portrait"])
+            summary = worker.prepare(job.attachments["portrait"], job.header["face"])
             return Message({"summary": asdict(summary)})
         claim_key.ask = progress.ask
         produced = worker.render(

@@ -15,10 +15,16 @@ from api.uploads import Form, read_form
 router = APIRouter(prefix="/v1/subjects", tags=["subjects"])
 
 _PORTRAIT = {"type": "string", "format": "binary", "description": "image file: PNG, JPEG, WebP …"}
+_FACE = {
+    "type": "string",
+    "description": 'where the picture shows several people: "largest", or a number counted from the left, from 0',
+}
 _CHALLENGE_BODY = {
     "requestBody": {
         "required": False,
-        "content": {"multipart/form-data": {"schema": {"type": "object", "properties": {"portrait": _PORTRAIT}}}},
+        "content": {
+            "multipart/form-data": {"schema": {"type": "object", "properties": {"portrait": _PORTRAIT, "face": _FACE}}}
+        },
     }
 }
 _ENROL_BODY = {
@@ -31,6 +37,7 @@ _ENROL_BODY = {
                     "required": ["portrait", "enrolment"],
                     "properties": {
                         "portrait": _PORTRAIT,
+                        "face": _FACE,
                         "enrolment": {
                             "type": "string",
                             "description": "signed EnrolmentStatement: compact JWS, or JSON {statement, assertion}",
@@ -53,14 +60,17 @@ _ENROL_BODY = {
 async def challenge(request: Request, service: ServiceDep) -> ChallengeOut:
     """Usable once, for a few minutes. Send the portrait along to learn the hash that the statement must name it by."""
     limited(request, "enrolments")
-    portrait = None
+    portrait, face = None, None
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         limits = service.settings
         form = await read_form(
-            request, file_limits={"portrait": limits.max_portrait_bytes}, texts=(), max_text_bytes=limits.max_json_bytes
+            request,
+            file_limits={"portrait": limits.max_portrait_bytes},
+            texts=("face",),
+            max_text_bytes=limits.max_json_bytes,
         )
-        portrait = form.file("portrait")
-    issued = await run_in_threadpool(service.enrolment.challenge, portrait)
+        portrait, face = form.file("portrait"), face_of_form(form)
+    issued = await run_in_threadpool(service.enrolment.challenge, portrait, face)
     return ChallengeOut(
         nonce=issued.nonce,
         subject_id=issued.subject_id,
@@ -77,7 +87,7 @@ async def enrol(request: Request, service: ServiceDep) -> SubjectOut:
     form = await read_form(
         request,
         file_limits={"portrait": limits.max_portrait_bytes},
-        texts=("enrolment", "public_jwk", "registration"),
+        texts=("enrolment", "public_jwk", "registration", "face"),
         max_text_bytes=limits.max_json_bytes,
     )
     subject = await run_in_threadpool(_enrol, service, form)
@@ -98,4 +108,11 @@ def _enrol(service: ServiceDep, form: Form) -> EnrolledSubject:
         signed_of_form(form.text("enrolment")),
         jwk=None if jwk is None else parse_jwk(jwk),
         registration=None if registration is None else strict_json(registration),
+        face=face_of_form(form),
     )
+
+
+def face_of_form(form: Form) -> int | str | None:
+    """The field “face”: a number or a word; whether there is such a face, the picture says."""
+    said = form.texts.get("face", "").strip()
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 6 else said or None
