@@ -11,6 +11,7 @@ N sample  M frame  B band
 from __future__ import annotations
 
 import hashlib
+import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from watermark.audio_mark import AudioEmbedder, read_audio_mark
+from watermark.audio_mark import LEAST_DB, MEAN_DB, MOST_DB, AudioEmbedder, read_audio_mark
 from watermark.media import SPEECH_RATE_HZ, Sound, decode_sound
 from watermark.payload import NUM_ID_BITS, MarkId
 from watermark.sound_attacks import SOUND_ISSUED, SOUND_SUITE, SoundAttack
@@ -44,6 +45,7 @@ def evaluate_sound(
     durations_s: Sequence[float] = (5.0, 10.0),
     num_null_keys: int = 4,
     seed: int = 0,
+    keep_in: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Mark, attack and read speech.
@@ -54,64 +56,109 @@ def evaluate_sound(
         durations_s: how much of the attacked sound is read, from a place drawn by chance.
         num_null_keys: keys under which each unmarked recording is read.
         seed: determines key, ids and places.
+        keep_in: a folder for what each recording gave; what is found there is not done again.
         progress: see `Progress`.
     Returns: a report that JSON can hold: `attacks`, `audibility`, `false_positives`, `speed`.
     """
     attacks = SOUND_SUITE if attacks is None else attacks
-    key = hashlib.sha256(b"placet sound evaluation %d" % seed).digest()
-    rng = np.random.default_rng(seed)
-    ids = [MarkId.random(rng.bytes) for _ in files]
-    registry = frozenset(ids)
-    recovered: dict[str, dict[float, list[bool]]] = {name: {d: [] for d in durations_s} for name in attacks}
-    audibility: list[dict[str, float | None]] = []
-    embed_s_per_s: list[float] = []
-    read_s: list[float] = []
-    words: list[int] = []
-    first_words: list[int] = []
-    num_null_windows = num_false = 0
-    for number, (path, mark_id) in enumerate(zip(files, ids, strict=True)):
-        original = decode_sound(path.read_bytes())
-        started = time.process_time()
-        marked = Sound(AudioEmbedder(key, mark_id, original.rate_hz).apply(original.samples_N), original.rate_hz)
-        embed_s_per_s.append((time.process_time() - started) / original.duration_s)
-        audibility.append(_audibility(original, marked))
-        for name, attack in attacks.items():
+    records = []
+    for number, path in enumerate(files):
+        piece = None
+        if keep_in is not None:
+            settings = repr((_VERSION, MEAN_DB, LEAST_DB, MOST_DB, sorted(attacks), durations_s, num_null_keys, seed))
+            digest = hashlib.sha256(path.read_bytes() + settings.encode()).hexdigest()[:12]
+            piece = keep_in / f"{path.stem}-{digest}.json"
+        if piece is not None and piece.is_file():
+            records.append(json.loads(piece.read_text()))
+            continue
+
+        def tell(what: str, number: int = number, path: Path = path) -> None:
             if progress is not None:
-                progress(number, len(files), f"{path.name}: {name}")
-            attacked = attack(marked)
-            for duration_s in durations_s:
-                if attacked.duration_s >= duration_s - 0.01:
-                    started = time.process_time()
-                    part = _part(attacked, duration_s, rng)
-                    reading = read_audio_mark(part, key, registry.__contains__, num_registered=len(registry))
-                    read_s.append((time.process_time() - started) / duration_s)
-                    recovered[name][duration_s].append(reading.mark_id == mark_id)
-        for null in range(num_null_keys):
-            tried, num_windows, is_false = _null_words(original, b"%d %d" % (seed, null), registry)
-            words += tried
-            first_words += tried[:1]
-            num_null_windows += num_windows
-            num_false += is_false
+                progress(number, len(files), f"{path.name}: {what}")
+
+        records.append(_evaluate_recording(path, attacks, durations_s, num_null_keys, seed, tell))
+        if piece is not None:
+            piece.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = piece.with_suffix(".partial")
+            unfinished.write_text(json.dumps(records[-1], ensure_ascii=False))
+            unfinished.replace(piece)
+    return _report(records, list(attacks), durations_s)
+
+
+_VERSION = 2
+"""Of what is kept between runs; a change makes old pieces count no more."""
+
+
+def _evaluate_recording(
+    path: Path,
+    attacks: Mapping[str, SoundAttack],
+    durations_s: Sequence[float],
+    num_null_keys: int,
+    seed: int,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """What one recording gives, as JSON can hold it."""
+    key = hashlib.sha256(b"placet sound evaluation %d" % seed).digest()
+    rng = np.random.default_rng([seed, *path.name.encode()])
+    mark_id = MarkId.random(rng.bytes)
+    original = decode_sound(path.read_bytes())
+    started_at_s = time.process_time()
+    marked = Sound(AudioEmbedder(key, mark_id, original.rate_hz).apply(original.samples_N), original.rate_hz)
+    record: dict[str, Any] = {
+        "sound": path.name,
+        "embed_s_per_s": (time.process_time() - started_at_s) / original.duration_s,
+        "audibility": _audibility(original, marked),
+        "attacks": {},
+    }
+    read_s_per_s: list[float] = []
+    for name, attack in attacks.items():
+        tell(name)
+        attacked = attack(marked)
+        found = record["attacks"][name] = {}
+        for duration_s in durations_s:
+            if attacked.duration_s >= duration_s - 0.01:
+                part = _part(attacked, duration_s, rng)
+                started_at_s = time.process_time()
+                reading = read_audio_mark(part, key, mark_id.__eq__, num_registered=1)
+                read_s_per_s.append((time.process_time() - started_at_s) / duration_s)
+                found[f"{duration_s:g}_s"] = reading.mark_id == mark_id
+    record["read_s_per_s"] = read_s_per_s
+    tell("false positives")
+    nulls = [_null_words(original, b"%d %d" % (seed, null), mark_id) for null in range(num_null_keys)]
+    record["nulls"] = [{"words": words, "windows": windows, "detected": found} for words, windows, found in nulls]
+    return record
+
+
+def _report(records: Sequence[Mapping[str, Any]], names: Sequence[str], durations_s: Sequence[float]) -> dict[str, Any]:
+    attacks: dict[str, dict[str, dict[str, int]]] = {}
+    for name in names:
+        columns = attacks[name] = {}
+        for column in (f"{duration_s:g}_s" for duration_s in durations_s):
+            found = [each["attacks"][name][column] for each in records if column in each["attacks"][name]]
+            columns[column] = {"recovered": sum(found), "tried": len(found)}
+    nulls = [null for each in records for null in each["nulls"]]
+    num_words, num_windows = sum(len(null["words"]) for null in nulls), sum(null["windows"] for null in nulls)
+    read_s_per_s = [value for each in records for value in each["read_s_per_s"]]
     return {
-        "num_sounds": len(files),
-        "attacks": {
-            name: {f"{d:g}_s": {"recovered": sum(found), "tried": len(found)} for d, found in by_duration.items()}
-            for name, by_duration in recovered.items()
-        },
+        "num_sounds": len(records),
+        "attacks": attacks,
         "issued_all_recovered": all(
-            all(found) for name, by in recovered.items() if name in SOUND_ISSUED for found in by.values()
+            cell["recovered"] == cell["tried"]
+            for name, columns in attacks.items()
+            if name in SOUND_ISSUED
+            for cell in columns.values()
         ),
-        "audibility": _summary(audibility),
+        "audibility": _summary([each["audibility"] for each in records]),
         "false_positives": {
-            "windows": num_null_windows,
-            "words_tried": len(words),
-            "detected": num_false,
-            "uniformity_p": _uniformity_p(first_words),
-            "bound_per_window_with_10e6_ids": len(words) / max(1, num_null_windows) * 1e6 / 2.0**NUM_ID_BITS,
+            "windows": num_windows,
+            "words_tried": num_words,
+            "detected": sum(null["detected"] for null in nulls),
+            "uniformity_p": _uniformity_p([null["words"][0] for null in nulls if null["words"]]),
+            "bound_per_window_with_10e6_ids": num_words / max(1, num_windows) * 1e6 / 2.0**NUM_ID_BITS,
         },
         "speed": {
-            "embed_ms_per_s": round(1e3 * statistics.median(embed_s_per_s), 2),
-            "read_ms_per_s": round(1e3 * statistics.median(read_s), 1) if read_s else None,
+            "embed_ms_per_s": round(1e3 * statistics.median(each["embed_s_per_s"] for each in records), 2),
+            "read_ms_per_s": round(1e3 * statistics.median(read_s_per_s), 1) if read_s_per_s else None,
             "what": "processor time on one thread, per second of sound",
         },
     }
@@ -123,21 +170,18 @@ def _part(sound: Sound, duration_s: float, rng: np.random.Generator) -> Sound:
     return Sound(sound.samples_N[start : start + size], sound.rate_hz)
 
 
-def _null_words(sound: Sound, label: bytes, registry: frozenset[MarkId]) -> tuple[list[int], int, bool]:
+def _null_words(sound: Sound, label: bytes, registered: MarkId) -> tuple[list[int], int, bool]:
     """The words that are looked up in an unmarked sound, in order, their windows, and whether one was registered."""
     tried: dict[int, None] = {}
-    is_false = False
 
     def look_up(mark_id: MarkId) -> bool:
-        nonlocal is_false
         tried[mark_id.value] = None
-        is_false |= mark_id in registry
         return False
 
     reading_key = hashlib.sha256(b"placet null " + label).digest()
-    read_audio_mark(sound, reading_key, look_up, num_registered=len(registry))
+    read_audio_mark(sound, reading_key, look_up, num_registered=1)
     num_windows = 1 if sound.duration_s <= 7.2 else min(6, int(np.ceil(sound.duration_s / 6.0)))
-    return list(tried), num_windows, is_false
+    return list(tried), num_windows, registered.value in tried
 
 
 def _uniformity_p(words: Sequence[int]) -> float | None:

@@ -23,7 +23,9 @@ def evaluate_sound_mark(
     least_s: Annotated[float, typer.Option(min=2.0, help="Shorter recordings are left out.")] = 5.6,
     issued_only: Annotated[bool, typer.Option("--issued-only", help="Only what must always be survived.")] = False,
     null_keys: Annotated[int, typer.Option(min=0, help="Keys under which each unmarked recording is read.")] = 4,
-    out: Annotated[Path | None, typer.Option(file_okay=False, help="Where to write report and table.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Where to keep pieces, report and table; goes on there.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Mark speech with a key of this evaluation, attack it, read it back blindly, and measure how audible the mark is.
@@ -46,6 +48,7 @@ def evaluate_sound_mark(
                 chosen,
                 attacks=SOUND_ISSUED if issued_only else SOUND_SUITE,
                 num_null_keys=null_keys,
+                keep_in=None if out is None else out / "pieces",
                 progress=lambda done, total, _what: tell(done / total),
             )
         text = table(report)
