@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generator.coarticulation import BILABIALS, VISEMES, Phone, speech_spans
-from generator.errors import NoFaceError
-from generator.perception import FaceBox, box_of, detect_faces, face_landmarks, is_face, lip_aperture
+from generator.perception import lip_aperture
+from generator.sighting import follow_face, refuse_lost
 from watermark.media import Clip, decode_clip
 
-_LARGEST_LOST_SHARE: Final = 0.1
 # A closure counts when the aperture comes within this share of the clip's own range (5th to 95th percentile) of rest.
 CLOSED_SHARE: Final = 0.12
 _CLOSURE_SLACK_S: Final = 0.06
@@ -166,23 +165,13 @@ def seen_apertures(clip: Clip, progress: Callable[[int, int], None] | None = Non
     Raises: NoFaceError: no face in more than a tenth of the frames.
     """
     apertures_T = np.full(len(clip.frames_THWC), np.nan)
-    followed: FaceBox | None = None
-    for index, frame_HWC in enumerate(clip.frames_THWC):
-        if followed is None:
-            found = detect_faces(frame_HWC)
-            followed = max(found, key=lambda face: face.size_px) if found else None
-        if followed is not None:
-            landmarks = face_landmarks(frame_HWC, followed)
-            if is_face(landmarks):
-                apertures_T[index] = lip_aperture(landmarks.points_L2)
-                followed = box_of(landmarks)
-            else:
-                followed = None
+    for index, landmarks in enumerate(follow_face(clip.frames_THWC)):
+        if landmarks is not None:
+            apertures_T[index] = lip_aperture(landmarks.points_L2)
         if progress is not None:
             progress(index + 1, len(apertures_T))
     lost_T = np.isnan(apertures_T)
-    if lost_T.mean() > _LARGEST_LOST_SHARE:
-        raise NoFaceError(f"No face was found in {lost_T.sum()} of {len(lost_T)} frames; nothing can be measured.")
+    refuse_lost(lost_T)
     apertures_T[lost_T] = np.interp(np.flatnonzero(lost_T), np.flatnonzero(~lost_T), apertures_T[~lost_T])
     return apertures_T
 

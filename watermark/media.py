@@ -429,6 +429,7 @@ def decode_clip(
     *,
     fit_within_px: int | None = None,
     stop_after_s: float = math.inf,
+    every: int = 1,
     sound_rate_hz: int = SPEECH_RATE_HZ,
 ) -> Clip:
     """Decode a video file of any listed kind.
@@ -438,6 +439,7 @@ def decode_clip(
         limits: bounds on bytes, seconds, pixels, frames and decoded bytes.
         fit_within_px: shrink frames so that no side is longer than this.
         stop_after_s: leave out what shows later than this.
+        every: keep the first of so many frames, with its time.
         sound_rate_hz: the rate of the returned sound.
     Returns: upright frames at their time stamps, with the first sound track shifted so that both start together.
     Raises: EmptyInputError, InputTooLargeError, InputTooLongError, UnsupportedMediaError, UnreadableMediaError,
@@ -454,12 +456,16 @@ def decode_clip(
             streams.append(container.streams.audio[0])
         mean_rate_hz = float(track.stream.average_rate or 25)
         size: tuple[int, int] | None = None
+        num_seen = 0
         for frame in container.decode(*streams):
             if isinstance(frame, av.AudioFrame):
                 if collector is not None:
                     collector.add(frame)
                 continue
-            time_s = _seconds(frame, times[-1] + 1 / mean_rate_hz if times else 0.0)
+            num_seen += 1
+            if (num_seen - 1) % every:
+                continue
+            time_s = _seconds(frame, times[-1] + every / mean_rate_hz if times else 0.0)
             if times and time_s - times[0] >= stop_after_s:
                 break
             track.check_size(frame.width, frame.height)
