@@ -22,6 +22,7 @@ CONSENT_LABEL = "org.placet.consent"
 LOG_LABEL = "org.placet.log"
 FINGERPRINTS_LABEL = "org.placet.fingerprints"
 DISCLOSURE_LABEL = "org.placet.disclosure"
+SESSION_LABEL = "org.placet.session"
 SPEC_VERSION = "2.4.0"
 _SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 COMPOSITE_SOURCE_TYPE = _SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
@@ -57,6 +58,7 @@ class ManifestSpec:
         source_type: IPTC digital source type of the creation: `COMPOSITE_SOURCE_TYPE` where a photograph is kept.
         soft_bindings: names of the algorithms whose mark carries `mark_id`.
         disclosure: what a law wants said in the metadata (see `watermark.labels`), or None.
+        session: of a recording of a live session: the manifest of the stream, and the log entries of the session.
     """
 
     title: str
@@ -70,6 +72,7 @@ class ManifestSpec:
     source_type: str = COMPOSITE_SOURCE_TYPE
     soft_bindings: tuple[str, ...] = field(default=(SOFT_BINDING_ALGORITHM,))
     disclosure: dict[str, Any] | None = None
+    session: dict[str, Any] | None = None
 
     def ingredients(self) -> tuple[tuple[str, Ingredient], ...]:
         """Label and content of everything that went in."""
@@ -126,6 +129,7 @@ class ManifestSpec:
             (CONSENT_LABEL, self.consent),
             (FINGERPRINTS_LABEL, self.fingerprints),
             (DISCLOSURE_LABEL, self.disclosure),
+            (SESSION_LABEL, self.session),
         )
         return assertions + [{"label": label, "data": data} for label, data in own if data is not None]
 

@@ -124,7 +124,7 @@ def produce(
     check_regimes(labels)
     if spec.disclosure is None:
         spec = replace(spec, disclosure=disclosure(mark_id, spec.software_version, authority.now()))
-    unsigned, signed = (dst.with_name(f".{dst.name}.{secrets.token_hex(4)}.{part}.partial") for part in "us")
+    unsigned, signed = partial_names(dst)
     try:
         # (2) mark and encode
         num_frames, fingerprints = _encode_marked(
@@ -138,27 +138,47 @@ def produce(
             labels=labels,
             progress=progress,
         )
-        # (3) sign; this verifies the result too
+        # (3) sign, (4) to disk, and only then under its name
         spec = replace(spec, fingerprints=fingerprints.to_json(), soft_bindings=SOFT_BINDING_ALGORITHMS)
-        store = sign(unsigned, signed, spec, authority)
-        reading = read_credentials(signed, "video/mp4", authority.root_pem)
-        # (4) to disk, and only then under its name
-        with signed.open("rb") as file:
-            os.fsync(file.fileno())
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        signed.replace(dst)
-        _sync_directory(dst.parent)
+        return seal(unsigned, signed, dst, spec, authority, num_frames=num_frames, duration_s=num_frames / rate_hz)
     finally:
         unsigned.unlink(missing_ok=True)
         signed.unlink(missing_ok=True)
+
+
+def seal(
+    unsigned: Path,
+    signed: Path,
+    dst: Path,
+    spec: ManifestSpec,
+    authority: SigningAuthority,
+    *,
+    num_frames: int,
+    duration_s: float,
+) -> Produced:
+    """Sign a file of marked frames and give it its name, in one step; see `produce`.
+
+    Args:
+        unsigned: the file; `signed`: where the signed one may lie meanwhile. The caller removes both.
+    Raises: SigningError, TimeStampError, InvalidManifestSpecError.
+    """
+    # (1) sign; this verifies the result too
+    store = sign(unsigned, signed, spec, authority)
+    reading = read_credentials(signed, "video/mp4", authority.root_pem)
+    # (2) to disk, and only then under its name
+    with signed.open("rb") as file:
+        os.fsync(file.fileno())
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    signed.replace(dst)
+    _sync_directory(dst.parent)
     return Produced(
         path=dst,
         sha256=sha256,
         manifest_store=store,
         manifest_id=reading.manifest_id or "",
-        mark_id=mark_id,
+        mark_id=spec.mark_id,
         num_frames=num_frames,
-        duration_s=num_frames / rate_hz,
+        duration_s=duration_s,
     )
 
 
@@ -215,6 +235,12 @@ def _rejoined(head: list[UnmarkedFrames], tail: Iterator[UnmarkedFrames]) -> Ite
     while head:
         yield head.pop(0)
     yield from tail
+
+
+def partial_names(dst: Path) -> tuple[Path, Path]:
+    """Names beside `dst` for what is not whole yet: unsigned, and signed."""
+    name = f".{dst.name}.{secrets.token_hex(4)}"
+    return dst.with_name(f"{name}.u.partial"), dst.with_name(f"{name}.s.partial")
 
 
 def _sync_directory(directory: Path) -> None:
