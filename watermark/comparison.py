@@ -15,12 +15,13 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,14 +96,16 @@ def compare(
         original = decode_clip(path, stop_after_s=duration_s, fit_within_px=_SIDE_PX)
         payload = hashlib.sha256(b"comparison %d" % number).digest()
 
-        def ours(original: Clip = original, payload: bytes = payload) -> dict[str, Any]:
+        def ours(_folder: Path, original: Clip = original, payload: bytes = payload) -> dict[str, Any]:
             return _ours(original, payload, with_jod)
 
         rows["placet"].append(_kept(ours, path, "placet", (duration_s, with_jod, number, *_STRENGTHS), keep_in))
         for peer in PEERS:
 
-            def theirs(original: Clip = original, payload: bytes = payload, peer: Peer = peer) -> dict[str, Any]:
-                return _theirs(original, payload, peer, peers_folder, with_jod)
+            def theirs(
+                folder: Path, original: Clip = original, payload: bytes = payload, peer: Peer = peer
+            ) -> dict[str, Any]:
+                return _theirs(original, payload, peer, peers_folder, with_jod, folder)
 
             rows[peer.method].append(_kept(theirs, path, peer.method, (duration_s, with_jod, number), keep_in))
     return {
@@ -116,20 +119,27 @@ _STRENGTHS = (AMPLITUDE, LUMA_AMPLITUDE, TILE_GAIN)
 
 
 def _kept(
-    measure: Callable[[], dict[str, Any]], path: Path, method: str, settings: tuple[float, ...], folder: Path | None
+    measure: Callable[[Path], dict[str, Any]],
+    path: Path,
+    method: str,
+    settings: tuple[float, ...],
+    folder: Path | None,
 ) -> dict[str, Any]:
-    """What `measure` gives, or gave in an earlier run with the same settings."""
+    """What `measure` gives, or gave in an earlier run with the same settings. It gets a folder for its steps."""
     if folder is None:
-        return measure()
+        with tempfile.TemporaryDirectory() as scratch:
+            return measure(Path(scratch))
     digest = hashlib.sha256(path.read_bytes() + repr((settings, ATTACKS)).encode()).hexdigest()[:12]
     piece = folder / f"{path.stem}-{method}-{digest}.json"
     if piece.is_file():
         return dict(json.loads(piece.read_text()))
-    found = measure()
-    folder.mkdir(parents=True, exist_ok=True)
+    steps = piece.with_suffix(".steps")
+    steps.mkdir(parents=True, exist_ok=True)
+    found = measure(steps)
     unfinished = piece.with_suffix(".partial")
     unfinished.write_text(json.dumps(found))
     unfinished.replace(piece)
+    shutil.rmtree(steps)
     return found
 
 
@@ -185,25 +195,34 @@ def _ours(original: Clip, payload: bytes, with_jod: bool) -> dict[str, Any]:
     }
 
 
-def _theirs(original: Clip, payload: bytes, peer: Peer, peers_folder: Path, with_jod: bool) -> dict[str, Any]:
+def _theirs(
+    original: Clip, payload: bytes, peer: Peer, peers_folder: Path, with_jod: bool, steps: Path
+) -> dict[str, Any]:
     bits = np.unpackbits(np.frombuffer(payload[: peer.num_bytes], np.uint8))
     call = [peer.method, payload[: peer.num_bytes].hex()]
-    with tempfile.TemporaryDirectory() as scratch:
-        source, target = Path(scratch) / "frames.npy", Path(scratch) / "marked.npy"
+    source, target, embedding = steps / "frames.npy", steps / "marked.npy", steps / "embedding.json"
+    if not embedding.is_file():
         np.save(source, np.ascontiguousarray(original.frames_THWC[..., ::-1]))
-        embed_ms = _run_peer(peers_folder, ["embed", *call, str(source), str(target)])["per_frame_ms"]
-        marked_THWC = np.ascontiguousarray(np.load(target)[..., ::-1])
-        files = [str(Path(scratch) / f"{number}.npy") for number in range(len(ATTACKS))]
-        for name, file in zip(ATTACKS, files, strict=True):
-            attacked = SUITE[name](Clip(marked_THWC, original.rate_hz))
-            np.save(file, np.ascontiguousarray(attacked.frames_THWC[::_READ_EVERY, ..., ::-1]))
-        shares = _run_peer(peers_folder, ["decode", *call, *files])["shares"]
+        for line in _lines_of_peer(peers_folder, ["embed", *call, str(source), str(target)]):
+            embedding.write_text(line)
+    marked_THWC = np.ascontiguousarray(np.load(target)[..., ::-1])
+    missing = [number for number in range(len(ATTACKS)) if not (steps / f"{number}.json").is_file()]
+    for number in missing:
+        attacked = SUITE[ATTACKS[number]](Clip(marked_THWC, original.rate_hz))
+        np.save(steps / f"{number}.npy", np.ascontiguousarray(attacked.frames_THWC[::_READ_EVERY, ..., ::-1]))
+    if missing:
+        files = [str(steps / f"{number}.npy") for number in missing]
+        for number, line in zip(missing, _lines_of_peer(peers_folder, ["decode", *call, *files]), strict=True):
+            (steps / f"{number}.json").write_text(line)
     results = {}
-    for name, found in zip(ATTACKS, shares, strict=True):
-        right = (np.array(found) > 0.5) == bits
+    for number, name in enumerate(ATTACKS):
+        right = (np.array(json.loads((steps / f"{number}.json").read_text())["shares"]) > 0.5) == bits
         results[name] = (bool(right.all()), float(right.mean()))
-    return {"num_bits": len(bits), "embed_ms_per_frame": embed_ms, **_seen(marked_THWC, original, with_jod)} | {
-        "attacks": results
+    return {
+        "num_bits": len(bits),
+        "embed_ms_per_frame": json.loads(embedding.read_text())["per_frame_ms"],
+        **_seen(marked_THWC, original, with_jod),
+        "attacks": results,
     }
 
 
@@ -214,16 +233,16 @@ def _install(folder: Path) -> None:
         subprocess.run([*command, "-r", str(requirements)], check=True)
 
 
-def _run_peer(folder: Path, arguments: list[str]) -> dict[str, Any]:
+def _lines_of_peer(folder: Path, arguments: list[str]) -> Iterator[str]:
+    """What the peer's program prints, line by line as it comes."""
     paths = os.pathsep.join([str(folder), *(path for path in sys.path if path.endswith("site-packages"))])
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("comparison_peer.py")), *arguments],
-        env={"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-    )
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    command = [sys.executable, str(Path(__file__).with_name("comparison_peer.py")), *arguments]
+    environment = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        yield from program.stdout
+    if program.returncode:
+        raise subprocess.CalledProcessError(program.returncode, command)
 
 
 def table(report: dict[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 Runs as a program of its own, with that package on its path and nothing of Placet:
 `comparison_peer.py embed METHOD HEX FRAMES.npy MARKED.npy` or `comparison_peer.py decode METHOD HEX FRAMES.npy...`.
-Frames are (T, H, W, 3) uint8 in BGR. `decode` prints, as JSON, for every file and bit the share of frames that say 1.
+Frames are (T, H, W, 3) uint8 in BGR. Each prints a JSON line per file, as soon as it is done: the processor time per
+frame, and from `decode` for every bit the share of frames that say 1.
 """
 
 from __future__ import annotations
@@ -22,20 +23,18 @@ def main(arguments: list[str]) -> None:
     coder: Any = WatermarkEncoder() if task == "embed" else WatermarkDecoder("bytes", 8 * len(payload))
     if method == "rivaGan":
         type(coder).loadModel()
-    started_at_s, num_frames, shares = time.process_time(), 0, []
-    if task == "embed":
-        coder.set_watermark("bytes", payload)
-        frames_THWC = np.load(files[0])
-        np.save(files[1], np.stack([coder.encode(frame_HWC, method) for frame_HWC in frames_THWC]))
-        num_frames = len(frames_THWC)
-    else:
-        for file in files:
-            frames_THWC = _enlarged(np.load(file))
-            read = [np.frombuffer(coder.decode(frame_HWC, method), np.uint8) for frame_HWC in frames_THWC]
-            shares.append(np.unpackbits(np.stack(read), axis=1).mean(0).tolist())
-            num_frames += len(frames_THWC)
-    per_frame_ms = 1e3 * (time.process_time() - started_at_s) / num_frames
-    print(json.dumps({"shares": shares, "per_frame_ms": per_frame_ms}))
+    for file in files[:1] if task == "embed" else files:
+        started_at_s, frames_THWC = time.process_time(), np.load(file)
+        found: dict[str, Any] = {}
+        if task == "embed":
+            coder.set_watermark("bytes", payload)
+            np.save(files[1], np.stack([coder.encode(frame_HWC, method) for frame_HWC in frames_THWC]))
+        else:
+            each = [coder.decode(frame_HWC, method) for frame_HWC in _enlarged(frames_THWC)]
+            bits = np.unpackbits(np.stack([np.frombuffer(read, np.uint8) for read in each]), axis=1)
+            found["shares"] = bits.mean(0).tolist()
+        found["per_frame_ms"] = 1e3 * (time.process_time() - started_at_s) / len(frames_THWC)
+        print(json.dumps(found), flush=True)
 
 
 def _enlarged(frames_THWC: np.ndarray) -> np.ndarray:
