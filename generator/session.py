@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -20,24 +20,36 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from threadpoolctl import threadpool_limits
 
 from generator.controls import MotionControls
-from generator.errors import GrantMismatchError
+from generator.errors import ControlError, GrantMismatchError
 from generator.faces import FaceChoice
 from generator.lips import num_video_frames
 from generator.listening import VIDEO_RATE_HZ
+from generator.live import CODING, KEY_FRAME_S, LiveStream
+from generator.live_terms import LiveTerms, set_controls
 from generator.motion import MotionModel
 from generator.pipeline import Belt
-from generator.portrait import Portrait, prepare
+from generator.portrait import FRAME_PX, Portrait, prepare
 from generator.renderer import CHUNK_FRAMES, Renderer
 from policy.evidence import LogEvidence, verify_evidence
+from policy.facts import ACTION_LIVE
 from policy.kms import Retirement
 from policy.permit import Permit, PermitLedger, PermitVerifier
-from watermark.credentials import Ingredient, ManifestSpec, SigningAuthority
+from watermark.audio_mark import AudioEmbedder
+from watermark.credentials import SOFT_BINDING_ALGORITHMS, Ingredient, ManifestSpec, SigningAuthority
+from watermark.embed import Embedder
+from watermark.encoding import DELIVERY_SOUND_RATE_HZ
+from watermark.fingerprint import FingerprintTaker
+from watermark.labels import Labels, disclosure
+from watermark.live import LiveSigner
 from watermark.mark import Produced, produce
-from watermark.media import decode_sound
+from watermark.media import CLIP_LIMITS, decode_sound
 from watermark.payload import MarkId
+from watermark.recording import VOICE_TITLE, record
+from watermark.segments import LiveProducer, SegmentEncoder
 
 _CACHED_PORTRAITS: Final = 4
 _CHUNKS_AHEAD: Final = 2  # rendered before the one that is being marked is done
+_MAX_RECORDING: Final = 4 * 1024**3  # bytes
 _TITLE: Final = "Talking portrait"
 
 
@@ -188,6 +200,90 @@ class RenderWorker:
                     labels=self._labels,
                     progress=None if progress is None else lambda done: progress(min(done / num_frames, 1.0)),
                 )
+
+    def open_live(
+        self,
+        permit_token: str,
+        *,
+        portrait: bytes,
+        terms: bytes,
+        controls: dict[str, Any],
+        consent: dict[str, Any] | None,
+        evidence: dict[str, Any],
+        end_key: bytes,
+        spool: Path,
+        may_repeat: bool,
+    ) -> LiveStream:
+        """Open the live session that a permit allows, once.
+
+        Args:
+            terms: what the permit is bound to in place of the speech; see `generator.live_terms`.
+            controls: those of the permit; null for one that may be set later.
+            end_key: of whoever signs the end of the stream (`watermark.live.EndSigner.entry`).
+            spool: where the stream is kept for a recording, if the terms ask for one; must not exist.
+            may_repeat: see `LiveStream`.
+        Raises: as `render`; LiveTermsError.
+        """
+        # (1) to (3) as for a render; the permit is for a live session
+        proof = LogEvidence.from_json(evidence)
+        verify_evidence(proof, self._log_publics)
+        grant = self._verifier.redeem(permit_token, portrait=portrait, speech=terms, controls=controls)
+        _check_agreement(grant.permit, proof, consent)
+        if grant.permit.action != ACTION_LIVE:
+            raise GrantMismatchError("This permit is not for a live session: ask for one that is.")
+        given = LiveTerms.from_bytes(terms)
+        wishes = MotionControls.from_json(set_controls(controls))
+        if wishes.framing != "square":
+            raise ControlError("framing", "framing must be square in a live session.")
+        # (4) everything that marks and signs, before there is a frame
+        mark_id = MarkId.from_hex(grant.permit.mark_id)
+        version = _software_version()
+        spec = ManifestSpec(
+            title=_TITLE,
+            portrait=Ingredient(portrait, "image/png", "Portrait"),
+            speech=Ingredient(terms, "audio/L16", VOICE_TITLE),
+            mark_id=mark_id,
+            consent=consent,
+            log=evidence,
+            software_version=version,
+            soft_bindings=SOFT_BINDING_ALGORITHMS,
+            disclosure=disclosure(mark_id, version, self._authority.now()),
+        )
+        fingerprints = FingerprintTaker(FRAME_PX, FRAME_PX) if given.record else None
+        producer = LiveProducer(
+            SegmentEncoder(
+                width=FRAME_PX,
+                height=FRAME_PX,
+                rate_hz=given.rate_hz,
+                segment_s=given.frames_per_segment / given.rate_hz,
+                key_frame_s=KEY_FRAME_S,
+                coding=CODING,
+            ),
+            Embedder(self._watermark_key, mark_id, FRAME_PX, FRAME_PX, given.rate_hz),
+            LiveSigner(self._authority, spec, further_keys=[end_key]),
+            sound_embedder=AudioEmbedder(self._watermark_key, mark_id, DELIVERY_SOUND_RATE_HZ),
+            labels=Labels(self._labels, FRAME_PX, FRAME_PX) if self._labels else None,
+            fingerprints=fingerprints,
+        )
+
+        def recorded(stream: Path, dst: Path, session: dict[str, Any]) -> Produced:
+            assert fingerprints is not None  # `LiveStream` asks only where the terms do
+            limits = replace(
+                CLIP_LIMITS, max_duration_s=given.max_duration_ms / 1000 + 60, max_bytes=_MAX_RECORDING
+            )
+            return record(stream, dst, replace(spec, session=session), self._authority, fingerprints, limits=limits)
+
+        return LiveStream(
+            Renderer(self._prepared(portrait, wishes.face), grant),
+            self._motion.stream(wishes),
+            producer,
+            given,
+            controls,
+            wishes,
+            spool=spool if given.record else None,
+            recorder=recorded,
+            may_repeat=may_repeat,
+        )
 
     def _prepared(self, portrait_png: bytes, face: FaceChoice) -> Portrait:
         key = portrait_png, face
