@@ -11,10 +11,12 @@ uncover it. With no blink and no gaze the window is left exactly as the photo sh
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cv2
+import numba
 import numpy as np
 from jaxtyping import Float32, UInt8
 from numpy import ndarray
@@ -72,6 +74,7 @@ class EyePatch:
         eyeball_hw3: the same with lids removed: white and iris completed.
         lid_hw3: skin for the lid that unrolls.
         fold_px: height of the lid's fold above the lash line.
+        opening_px: between the lids, where it is widest.
         white_rgb: the white of the eye.
     """
 
@@ -81,6 +84,7 @@ class EyePatch:
     eyeball_hw3: Float32[ndarray, "h w 3"]
     lid_hw3: Float32[ndarray, "h w 3"]
     fold_px: float
+    opening_px: float
     opening_hw: Float32[ndarray, "h w"]
     white_rgb: Float32[ndarray, " 3"]
     width_px: float
@@ -93,90 +97,178 @@ class EyePatch:
 
     def edited(self, motion: EyeMotion) -> UInt8[ndarray, "h w 3"]:
         """The window with the eye moved."""
-        x, y = self.local_hw2[..., 0], self.local_hw2[..., 1]
         width = self.width_px
-        upper, lower = self.upper_hw, self.lower_hw
-        opening = np.maximum(lower - upper, 0)
-
-        # (1) eyeball: the iris moves as a whole, the white around it gives way
         radius = _EYEBALL_RADIUS_WIDTHS * width
-        shift = np.array(
-            [radius * np.sin(np.radians(motion.yaw_deg)), -radius * np.sin(np.radians(motion.pitch_deg))], np.float32
+        shift_x = radius * math.sin(math.radians(motion.yaw_deg))
+        shift_y = -radius * math.sin(math.radians(motion.pitch_deg))
+        # where the lids are now
+        follow = _LID_FOLLOWS_GAZE * shift_y / max(self.opening_px, 1.0)
+        close = motion.closed + min(max(follow, -0.25), 0.35) * (1 - motion.closed)
+        close = min(max(close, -0.25), 1.0)
+        out = np.empty(self.photo_hw3.shape, np.uint8)
+        _edit(
+            self.photo_hw3,
+            self.eyeball_hw3,
+            self.lid_hw3,
+            self.local_hw2,
+            self.upper_hw,
+            self.lower_hw,
+            self.axes_22,
+            np.array(
+                [
+                    width,
+                    self.opening_px,
+                    self.fold_px,
+                    self.iris_local[0] + shift_x,
+                    self.iris_local[1] + shift_y,
+                    self.iris_radius_px,
+                    shift_x,
+                    shift_y,
+                    close,
+                    _SQUINT_LIFT * motion.squint * (1 - motion.closed),
+                    _WIDE_LIFT * motion.wide * (1 - motion.closed),
+                ],
+                np.float32,
+            ),
+            out,
         )
-        moved = np.hypot(shift[0], shift[1]) > 0.05
-        if moved:
-            distance = np.hypot(x - self.iris_local[0] - shift[0], y - self.iris_local[1] - shift[1])
-            r = self.iris_radius_px
-            carried = np.clip((2.6 * r - distance) / (1.45 * r), 0, 1)
-            carried = carried * carried * (3 - 2 * carried)
-            dx, dy = self.axes_22 @ shift
-            columns, rows = _pixel_grid(x.shape)
-            eyeball = cv2.remap(
-                self.eyeball_hw3, columns - dx * carried, rows - dy * carried, cv2.INTER_CUBIC,
-                borderMode=cv2.BORDER_REPLICATE,
-            )  # fmt: skip
-            inside = np.clip((np.minimum(y - upper, lower - y) + 0.3) / max(0.05 * width, 1.5), 0, 1)
-            eyeball = self.photo_hw3 + (eyeball - self.photo_hw3) * inside[..., None]
-        else:
-            eyeball = self.photo_hw3
+        return out
 
-        # (2) where the lids are now, on every vertical line of the eye's frame
-        follow = _LID_FOLLOWS_GAZE * shift[1] / max(float(opening.max()), 1.0)
-        close = float(np.clip(motion.closed + np.clip(follow, -0.25, 0.35) * (1 - motion.closed), -0.25, 1))
-        lift = _SQUINT_LIFT * float(motion.squint) * (1 - motion.closed)
-        shut = float(np.clip(close, 0, 1)) ** 2
-        new_lower = lower - np.maximum(lift, _LOWER_LID_SHARE * shut) * opening
-        raised = _WIDE_LIFT * motion.wide * (1 - motion.closed)
-        bow = np.clip(opening / max(float(opening.max()), 1e-3), 0, 1)
-        overlap = _OVERLAP * width * bow * np.clip(close * 2 - 1, 0, 1)  # a closed lid covers the wet rim
-        new_upper = upper + (close * (1 - _LOWER_LID_SHARE * shut) - raised) * opening + overlap
-        new_upper = np.minimum(new_upper, new_lower + overlap + 0.3)
-        if abs(close - raised) < _STILL and lift < _STILL:
-            return np.clip(eyeball + 0.5, 0, 255).astype(np.uint8)
 
-        # (3) upper lid: below the fold the skin is stretched, the strip with the lashes is not
-        fold, lashes = self.fold_px, min(_LASHES * width, 0.45 * self.fold_px)
-        top, edge = upper - fold, new_upper - lashes
-        stretch = np.clip((y - top) / np.maximum(edge - top, 1e-3), 0, 1)
-        upper_y = np.where(y > edge, y - (new_upper - upper), top + stretch * (fold - lashes))
-        lid = self._fetched(np.where(y < top, y, upper_y) - y)
-        # what unrolls from the fold is lid skin, not the shadow of the fold
-        ramp = np.clip((y - top + 0.25 * fold) / (0.85 * fold), 0, 1)
-        fresh = np.clip((new_upper - upper) / (0.9 * fold), 0, 1) * ramp * ramp * (3 - 2 * ramp)
-        fresh *= np.clip((edge - y) / max(1.2 * lashes, 1.5) + 0.9, 0, 1) * np.clip(bow * 3.5, 0, 1)
-        # a lid that is shut bulges over the eyeball: lit in its middle, in shade at its crease and towards the lashes
-        bulge = 0.93 + 0.10 * np.sin(np.pi * np.clip(stretch, 0, 1) ** 1.2)
-        bulge -= _CREASE_DEPTH * np.exp(-(((y - top - 0.42 * fold) / (0.16 * fold)) ** 2)) * np.clip(bow * 2, 0, 1)
-        lid += (self.lid_hw3 * bulge[..., None] - lid) * (0.92 * fresh)[..., None]
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _unit(value: Any) -> Any:
+    return min(max(value, np.float32(0)), np.float32(1))
 
-        # lashes: a fine dark line where the lids meet, thicker towards the outer end as seen from in front
-        line = np.exp(-(((y - new_upper + 0.012 * width) / (0.020 * width)) ** 2)) * np.clip(bow * 4, 0, 1) * shut
-        lid *= (1 - _LASH_LINE * line)[..., None]
 
-        # (4) lower lid, lifted by a squint
-        reach = _LOWER_REACH * width
-        bottom = lower + reach
-        rim = _WET_RIM * width * shut  # which a closing eye presses out of sight
-        lower_y = bottom - (bottom - y) * (reach - rim) / np.maximum(bottom - new_lower, 1e-3)
-        cheek = self._fetched(np.where((y > new_lower - 1.5) & (y < bottom), lower_y, y) - y)
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _cubic(image: ndarray, x: Any, y: Any, out: ndarray) -> None:
+    """Sample three channels at a place, by cubic convolution (a = −0.75), edges repeated."""
+    height, width = image.shape[:2]
+    x = min(max(x, np.float32(0)), np.float32(width - 1))
+    y = min(max(y, np.float32(0)), np.float32(height - 1))
+    left, top = int(x), int(y)
+    weights = np.empty((2, 4), np.float32)
+    for axis, t in ((0, x - left), (1, y - top)):
+        a = np.float32(-0.75)
+        s, r = t + 1, 1 - t
+        weights[axis, 0] = ((a * s - 5 * a) * s + 8 * a) * s - 4 * a
+        weights[axis, 1] = ((a + 2) * t - (a + 3)) * t * t + 1
+        weights[axis, 2] = ((a + 2) * r - (a + 3)) * r * r + 1
+        weights[axis, 3] = 1 - weights[axis, 0] - weights[axis, 1] - weights[axis, 2]
+    for k in range(3):
+        out[k] = 0
+    for i in range(4):
+        row = min(max(top - 1 + i, 0), height - 1)
+        for j in range(4):
+            column = min(max(left - 1 + j, 0), width - 1)
+            w = weights[1, i] * weights[0, j]
+            for k in range(3):
+                out[k] += w * image[row, column, k]
 
-        # (5) the eyeball between them, a little shaded by the lashes; soft edges
-        shadow = 1 - 0.35 * np.exp(-np.maximum(y - new_upper, 0) / (0.05 * width)) * np.clip(close * 3, 0, 1)
-        mixed = eyeball * shadow[..., None]
-        mixed += (cheek - mixed) * np.clip(y - new_lower + 0.5, 0, 1)[..., None]
-        mixed += (lid - mixed) * np.clip(new_upper - y + 0.5, 0, 1)[..., None]
-        corner = np.clip((0.5 * width * 1.12 - np.abs(x)) / (0.10 * width), 0, 1)[..., None]
-        out = self.photo_hw3 + (mixed - self.photo_hw3) * corner
-        return np.clip(out + 0.5, 0, 255).astype(np.uint8)
 
-    def _fetched(self, down_hw: ndarray) -> ndarray:
-        """The photo, looked up further down along the eye's vertical axis."""
-        columns, rows = _pixel_grid(down_hw.shape)
-        down = down_hw.astype(np.float32)
-        return cv2.remap(
-            self.photo_hw3, columns + down * self.axes_22[0, 1], rows + down * self.axes_22[1, 1], cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REPLICATE,
-        )  # fmt: skip
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _edit(
+    photo: ndarray,
+    eyeball: ndarray,
+    lid_skin: ndarray,
+    local: ndarray,
+    upper: ndarray,
+    lower: ndarray,
+    axes: ndarray,
+    motion: ndarray,
+    out: ndarray,
+) -> None:
+    """Pixel by pixel: eyeball, upper lid, lower lid; see `EyePatch.edited`."""
+    width, most_open, fold, iris_x, iris_y, iris_r, shift_x, shift_y, close, lift, raised = motion
+    one = np.float32(1)
+    shut = _unit(close) ** 2
+    lashes = min(np.float32(_LASHES) * width, np.float32(0.45) * fold)
+    reach = np.float32(_LOWER_REACH) * width
+    rim = np.float32(_WET_RIM) * width * shut  # which a closing eye presses out of sight
+    drop = close * (one - np.float32(_LOWER_LID_SHARE) * shut) - raised
+    rise = max(lift, np.float32(_LOWER_LID_SHARE) * shut)
+    lids_move = abs(close - raised) >= _STILL or lift >= _STILL
+    gaze_moves = math.hypot(shift_x, shift_y) > 0.05
+    dx, dy = axes[0, 0] * shift_x + axes[0, 1] * shift_y, axes[1, 0] * shift_x + axes[1, 1] * shift_y
+    half = np.float32(0.56) * width
+    ball, lid, cheek = np.empty(3, np.float32), np.empty(3, np.float32), np.empty(3, np.float32)
+    for i in range(photo.shape[0]):
+        for j in range(photo.shape[1]):
+            x, y, up, low = local[i, j, 0], local[i, j, 1], upper[i, j], lower[i, j]
+            if abs(x) >= half or y < up - np.float32(1.3) * fold or y > low + reach:
+                for k in range(3):
+                    out[i, j, k] = np.uint8(photo[i, j, k])
+                continue
+            # (1) eyeball: the iris moves as a whole, the white around it gives way
+            for k in range(3):
+                ball[k] = photo[i, j, k]
+            if gaze_moves:
+                inside = _unit(
+                    (min(y - up, low - y) + np.float32(0.3)) / max(np.float32(0.05) * width, np.float32(1.5))
+                )
+                if inside > 0:
+                    carried = _unit(
+                        (np.float32(2.6) * iris_r - math.hypot(x - iris_x, y - iris_y)) / (np.float32(1.45) * iris_r)
+                    )
+                    carried = carried * carried * (3 - 2 * carried)
+                    _cubic(eyeball, j - dx * carried, i - dy * carried, ball)
+                    for k in range(3):
+                        ball[k] = photo[i, j, k] + (ball[k] - photo[i, j, k]) * inside
+            if not lids_move:
+                for k in range(3):
+                    out[i, j, k] = np.uint8(min(max(ball[k] + np.float32(0.5), np.float32(0)), np.float32(255)))
+                continue
+            # (2) where the lids are now, on this vertical line of the eye's frame
+            opening = max(low - up, np.float32(0))
+            bow = _unit(opening / max(most_open, np.float32(1e-3)))
+            overlap = np.float32(_OVERLAP) * width * bow * _unit(close * 2 - 1)  # a closed lid covers the wet rim
+            new_low = low - rise * opening
+            new_up = min(up + drop * opening + overlap, new_low + overlap + np.float32(0.3))
+            # (3) upper lid: below the fold the skin is stretched, the strip with the lashes is not
+            on_lid = _unit(new_up - y + np.float32(0.5))
+            if on_lid > 0:
+                top, edge = up - fold, new_up - lashes
+                stretch = _unit((y - top) / max(edge - top, np.float32(1e-3)))
+                source = y - (new_up - up) if y > edge else top + stretch * (fold - lashes)
+                down = np.float32(0) if y < top else source - y
+                _cubic(photo, j + down * axes[0, 1], i + down * axes[1, 1], lid)
+                # what unrolls from the fold is lid skin, not the shadow of the fold
+                ramp = _unit((y - top + np.float32(0.25) * fold) / (np.float32(0.85) * fold))
+                fresh = _unit((new_up - up) / (np.float32(0.9) * fold)) * ramp * ramp * (3 - 2 * ramp)
+                fresh *= _unit((edge - y) / max(np.float32(1.2) * lashes, np.float32(1.5)) + np.float32(0.9)) * _unit(
+                    bow * np.float32(3.5)
+                )
+                # a lid that is shut bulges over the eyeball: lit in its middle, in shade at its crease and the lashes
+                bulge = np.float32(0.93) + np.float32(0.10) * math.sin(np.float32(np.pi) * stretch ** np.float32(1.2))
+                crease = (y - top - np.float32(0.42) * fold) / (np.float32(0.16) * fold)
+                bulge -= np.float32(_CREASE_DEPTH) * math.exp(-crease * crease) * _unit(bow * 2)
+                # lashes: a fine dark line where the lids meet
+                line = (y - new_up + np.float32(0.012) * width) / (np.float32(0.020) * width)
+                dark = one - np.float32(_LASH_LINE) * math.exp(-line * line) * _unit(bow * 4) * shut
+                for k in range(3):
+                    lid[k] = (lid[k] + (lid_skin[i, j, k] * bulge - lid[k]) * np.float32(0.92) * fresh) * dark
+            # (4) lower lid, lifted by a squint
+            on_cheek = _unit(y - new_low + np.float32(0.5))
+            if on_cheek > 0:
+                bottom = low + reach
+                source = y
+                if y > new_low - np.float32(1.5):
+                    source = bottom - (bottom - y) * (reach - rim) / max(bottom - new_low, np.float32(1e-3))
+                down = source - y
+                _cubic(photo, j + down * axes[0, 1], i + down * axes[1, 1], cheek)
+            # (5) the eyeball between them, a little shaded by the lashes; soft edges
+            shadow = one - np.float32(0.35) * math.exp(
+                -max(y - new_up, np.float32(0)) / (np.float32(0.05) * width)
+            ) * _unit(close * 3)
+            corner = _unit((half - abs(x)) / (np.float32(0.10) * width))
+            for k in range(3):
+                mixed = ball[k] * shadow
+                if on_cheek > 0:
+                    mixed += (cheek[k] - mixed) * on_cheek
+                if on_lid > 0:
+                    mixed += (lid[k] - mixed) * on_lid
+                mixed = photo[i, j, k] + (mixed - photo[i, j, k]) * corner
+                out[i, j, k] = np.uint8(min(max(mixed + np.float32(0.5), np.float32(0)), np.float32(255)))
 
 
 def _pixel_grid(shape: tuple[int, ...]) -> tuple[ndarray, ndarray]:
@@ -221,6 +313,7 @@ def build_eye(crop_SS3: UInt8[ndarray, "s s 3"], eye: Eye, brow_xy: ndarray) -> 
         eyeball_hw3=eyeball.astype(f32),
         lid_hw3=lid.astype(f32),
         fold_px=fold,
+        opening_px=float((lower - upper).max()),
         opening_hw=opening.astype(f32),
         white_rgb=white.astype(f32),
         width_px=width,
