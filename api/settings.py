@@ -117,11 +117,63 @@ class Settings(BaseSettings):
     render_queue: int = Field(default=16, ge=1, description="Renders that may wait; one more is answered 503.")
     render_wall_s: Seconds = Field(default=1800.0, description="Time after which a silent worker is stopped.")
     examine_wall_s: Seconds = Field(default=180.0, description="Wall-clock time that one detection may take.")
+    examiners: int = Field(
+        default=1, ge=1, le=64, description="Detection processes side by side; each takes about 0.7 GB and two cores."
+    )
+    examine_memory_bytes: Bytes = Field(
+        default=4096 * MIB, description="Address space that one detection may take on top of the idle process."
+    )
+    detection_memory_bytes: Bytes = Field(
+        default=512 * MIB,
+        description="What all media that wait for detection may take together; more waits with its body unread.",
+    )
+    detection_sync_s: float = Field(
+        default=10.0, ge=0, description="Clips up to this length are answered at once, longer ones by polling."
+    )
+    detection_wait_s: Seconds = Field(
+        default=60.0, description="How long a caller is kept waiting for a report before it is told to poll."
+    )
+    detection_keep_s: Seconds = Field(
+        default=600.0, description="How long a finished report can be fetched; it is in memory only."
+    )
+    detections_per_day: int = Field(default=20_000, gt=0, description="Detections per client and day.")
+    near_duplicates_per_hour: int = Field(
+        default=60, gt=0, description="Detections per client and hour whose pictures look nearly alike."
+    )
+    public_detection: bool = Field(
+        default=True, description="Whether /check answers people without an account, with coarse bands."
+    )
+    public_detections_per_minute: int = Field(default=6, gt=0, description="Detections without account, per address.")
+    public_detections_per_day: int = Field(default=60, gt=0, description="The same per day.")
+    public_near_duplicates_per_hour: int = Field(
+        default=6, gt=0, description="The same per hour whose pictures look nearly alike."
+    )
+    detection_hook: str = Field(
+        default="",
+        pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$",
+        description="`package.module:function` that says which hashes are not examined; see `api.detections.hooks`. "
+        "Where it does not answer, nothing is.",
+    )
     budget_s_per_day: float = Field(default=600.0, ge=0, description="Seconds of video per day for a new client.")
     threads: int = Field(
         default=0, ge=0, description="Processor threads for each engine process; 0 leaves it to the libraries."
     )
     prewarm: bool = Field(default=True, description="Start the engine processes with the server, not when needed.")
+
+    # -- live sessions
+    live_sessions: int = Field(
+        default=2, ge=0, le=64, description="Live sessions side by side, each in a worker process of its own; 0: none."
+    )
+    max_live_s: Seconds = Field(default=600.0, description="Longest live session.")
+    live_ticket_s: Seconds = Field(default=30.0, description="Time from opening a session to connecting to it.")
+    live_grace_s: Seconds = Field(default=10.0, description="Time to come back after a connection was lost.")
+    live_idle_s: Seconds = Field(default=60.0, description="A session ends after so long without a sound chunk.")
+    live_silence_s: Seconds = Field(default=300.0, description="A session ends after so long of nothing but silence.")
+    live_slow_s: Seconds = Field(
+        default=4.0, description="A session ends when its client lags so far behind in taking segments."
+    )
+    live_log_interval_s: Seconds = Field(default=30.0, description="How often a session puts its state on record.")
+    live_controls_per_s: int = Field(default=20, ge=1, description="Control changes per second; more are dropped.")
 
     # -- witnesses of the log
     witnesses: tuple[str, ...] = Field(
@@ -211,6 +263,7 @@ class Settings(BaseSettings):
             "applications.address": self.applications_per_minute,
             "detections.address": self.detections_per_minute,
             "detections.client": self.detections_per_minute,
+            "public detections.address": self.public_detections_per_minute,
         }
 
     @property

@@ -29,7 +29,7 @@ from api.errors import ApiError, BusyError, NotFoundError, RefusedError
 from api.faces import NOBODY_ELSE, Bystanders, Likeness
 from api.storage.models import Client, Consent, Mark, Portrait, Render, Subject, Use
 from policy.canonical import sha256_hex
-from policy.decision import ACTION_RENDER, RenderRequest
+from policy.decision import ACTION_LIVE, ACTION_RENDER, RenderRequest
 from policy.gate import MAX_RULING_AGE_S, Ruling
 from policy.identity import Actor
 
@@ -84,7 +84,8 @@ class Submission:
         portrait: normalised PNG, or None to use the enrolled portrait with `portrait_sha256`.
         template: of the face in `portrait` that is meant; None to use that of the enrolled portrait, if there is one.
         bystanders: the other faces in it.
-        speech: 16 kHz mono PCM16 WAV.
+        speech: 16 kHz mono PCM16 WAV; for a live session its terms, see `generator.live_terms`.
+        speech_s: how long it lasts; a live session at most.
         attested_class: the operator's word on what the portrait is, for the action evaluate.
     """
 
@@ -147,7 +148,7 @@ class RenderEngine:
                 session,
                 request,
                 now=service.now(),
-                max_duration_s=service.settings.max_speech_s,
+                max_duration_s=self._longest_s(submission.action),
                 likeness=self._likeness(session, submission, request),
                 attested_class=submission.attested_class,
             )
@@ -276,25 +277,25 @@ class RenderEngine:
         """Bring one job to an end: delivered, refused or failed, each with its log entry."""
         staged = self._service.settings.staging_dir / f"{job.render_id}.mp4"
         try:
-            self._begin(job)
+            self.begin(job)
             produced = self._render(job, staged)
-            self._deliver(job, produced)
+            self.deliver(job, produced)
             self._service.metrics.count("placet_renders_total", outcome=DELIVERED)
         except (ConsentWithdrawnError, RefusedError) as error:
-            self._close(job.render_id, REFUSED, error.code, str(error))
+            self.close(job.render_id, REFUSED, error.code, str(error))
         except Exception as error:
             if not hasattr(error, "code"):
                 logger.exception("render %s failed", job.render_id)
             code = str(getattr(error, "code", "internal"))
             detail = str(error) if hasattr(error, "code") else "Something went wrong on our side."
-            self._close(job.render_id, FAILED, code, detail)
+            self.close(job.render_id, FAILED, code, detail)
         finally:
             # whatever a lost worker left of it, finished or not
             for leftover in staged.parent.glob(f"*{job.render_id}*"):
                 leftover.unlink(missing_ok=True)
             self._progress.pop(job.render_id, None)
 
-    def _begin(self, job: RenderJob) -> None:
+    def begin(self, job: RenderJob) -> None:
         with self._service.database.write() as session:
             render = session.get_one(Render, job.render_id)
             check_client(session, render)
@@ -308,24 +309,11 @@ class RenderEngine:
         service = self._service
         assert job.portrait is not None
 
-        def authorise() -> tuple[str, dict[str, Any]]:
-            ruling = self._fresh_ruling(job)
-            permit = service.gate.permit(
-                ruling,
-                worker=service.worker.name,
-                portrait_sha256=ruling.request.portrait_sha256,
-                speech_sha256=ruling.request.speech_sha256,
-                controls=job.controls,
-                mark_id=job.mark_id,
-            )
-            # under the newest cosigned checkpoint where one covers it: the manifest carries it out into the world
-            return permit, service.witnessing.evidence(ruling.evidence.index).to_json()
-
         def remember(fraction: float) -> None:
             self._progress[job.render_id] = fraction
 
         return service.worker.render(
-            authorise,
+            lambda: self.authorise(job, service.worker.name),
             portrait=job.portrait,
             speech=job.speech,
             controls=job.controls,
@@ -333,6 +321,27 @@ class RenderEngine:
             dst=staged,
             on_progress=remember,
         )
+
+    def authorise(self, job: RenderJob, worker: str) -> tuple[str, dict[str, Any]]:
+        """A permit for one job on one worker, and the proof that its decision is in the log.
+
+        Raises: ConsentWithdrawnError, RefusedError: what was allowed is allowed no more. PermitRefusedError.
+        """
+        service, ruling = self._service, self._fresh_ruling(job)
+        permit = service.gate.permit(
+            ruling,
+            worker=worker,
+            portrait_sha256=ruling.request.portrait_sha256,
+            speech_sha256=ruling.request.speech_sha256,
+            controls=job.controls,
+            mark_id=job.mark_id,
+        )
+        # under the newest cosigned checkpoint where one covers it: the manifest carries it out into the world
+        return permit, service.witnessing.evidence(ruling.evidence.index).to_json()
+
+    def _longest_s(self, action: str) -> float:
+        settings = self._service.settings
+        return settings.max_live_s if action == ACTION_LIVE else settings.max_speech_s
 
     def _fresh_ruling(self, job: RenderJob) -> Ruling:
         """The ruling of a job: its own while that is young, a new one, logged again, after a wait in the queue.
@@ -350,7 +359,7 @@ class RenderEngine:
                 session,
                 job.ruling.request,
                 now=service.now(),
-                max_duration_s=service.settings.max_speech_s,
+                max_duration_s=self._longest_s(job.ruling.request.action),
                 likeness=self._likeness(session, job, job.ruling.request),
                 attested_class=job.ruling.facts.attested_class,
                 besides=job.render_id,
@@ -358,12 +367,12 @@ class RenderEngine:
             ruling = service.gate.rule(job.ruling.request, facts)
             render.decision_index = ruling.evidence.index
             kind = "decision.allowed" if ruling.decision.allowed else "decision.refused"
-            self._note_use_of(session, render, ruling.evidence.index, kind)
+            self.note_use_of(session, render, ruling.evidence.index, kind)
         if not ruling.decision.allowed:
             raise refusal(ruling)
         return ruling
 
-    def _deliver(self, job: RenderJob, produced: Produced) -> None:
+    def deliver(self, job: RenderJob, produced: Produced) -> None:
         """Check the consent a last time, log, publish: one transaction."""
         service = self._service
         manifest_sha256 = service.blobs.put(produced.manifest_store)
@@ -394,9 +403,9 @@ class RenderEngine:
             render.num_frames = produced.num_frames
             render.duration_s = produced.duration_s
             render.finished_at = service.now()
-            self._note_use_of(session, render, evidence.index, "delivery")
+            self.note_use_of(session, render, evidence.index, "delivery")
 
-    def _close(self, render_id: str, status: str, code: str, detail: str) -> None:
+    def close(self, render_id: str, status: str, code: str, detail: str) -> None:
         """Put the end of a render that delivers nothing on record, log first."""
         service = self._service
         service.metrics.count("placet_renders_total", outcome=status)
@@ -410,7 +419,7 @@ class RenderEngine:
             render.failure_code = code
             render.failure_detail = detail
             render.finished_at = service.now()
-            self._note_use_of(session, render, evidence.index, f"render.{status}")
+            self.note_use_of(session, render, evidence.index, f"render.{status}")
 
     # -- after a crash
 
@@ -419,9 +428,11 @@ class RenderEngine:
         service = self._service
         with service.database.read() as session:
             ours = Render.worker.in_((service.settings.worker_name, ""))
-            unfinished = session.scalars(select(Render.render_id).where(Render.status.in_((QUEUED, RUNNING)), ours)).all()
+            unfinished = session.scalars(
+                select(Render.render_id).where(Render.status.in_((QUEUED, RUNNING)), ours)
+            ).all()
         for render_id in unfinished:
-            self._close(
+            self.close(
                 render_id, FAILED, "render.interrupted", "The service stopped before this was finished: ask again."
             )
         with service.database.read() as session:
@@ -449,6 +460,8 @@ class RenderEngine:
         render = self.find(render_id, client_id)
         if render.status != DELIVERED:
             raise NotFoundError(f"This render is {render.status}; there is no video.")
+        if render.video_sha256 is None:
+            raise NotFoundError("This live session was not recorded; there is no video.")
         with self._service.database.read() as session:
             check_consent(session, render)
         return render
@@ -478,10 +491,11 @@ class RenderEngine:
                     "num_bytes": num_bytes,
                 },
             )
-            self._note_use_of(session, render, evidence.index, "delivery.stopped")
+            self.note_use_of(session, render, evidence.index, "delivery.stopped")
         return evidence.index
 
-    def _note_use_of(self, session: Session, render: Render, log_index: int, kind: str) -> None:
+    def note_use_of(self, session: Session, render: Render, log_index: int, kind: str) -> None:
+        """Let the person shown see a log entry about a render of theirs, if anybody is enrolled."""
         if render.subject_id is None:
             return
         by = self._service.clients.find(render.client_id)

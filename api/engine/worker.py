@@ -55,11 +55,11 @@ class Produced:
 class Worker:
     """Hands jobs to the worker process."""
 
-    def __init__(self, settings: Settings, instance: Instance) -> None:
+    def __init__(self, settings: Settings, instance: Instance, name: str = "") -> None:
         self._settings = settings
         self._instance = instance
         self._time_stamping = TimeStamping(settings, instance.pki)
-        self.name = settings.worker_name
+        self.name = name or settings.worker_name
         keys = instance.keys
         self.process = EngineProcess(
             "api.engine.worker", self._hello, lambda: keys.kids("permit", "log", "watermark", "c2pa")

@@ -159,6 +159,7 @@ def _controls(text: str) -> dict[str, Any]:
 
 def _out(service: ServiceDep, render: Render) -> RenderOut:
     delivered = render.status == "delivered"
+    has_video = delivered and render.video_sha256 is not None
     proven = render.delivery_index if render.delivery_index is not None else render.decision_index
     progress = 1.0 if delivered else service.renders.progress(render.render_id) or 0.0
     return RenderOut(
@@ -177,8 +178,8 @@ def _out(service: ServiceDep, render: Render) -> RenderOut:
         video_sha256=render.video_sha256,
         duration_s=render.duration_s,
         num_frames=render.num_frames,
-        video_url=f"/v1/renders/{render.render_id}/video" if delivered else None,
-        manifest_url=f"/v1/renders/{render.render_id}/manifest" if delivered else None,
+        video_url=f"/v1/renders/{render.render_id}/video" if has_video else None,
+        manifest_url=f"/v1/renders/{render.render_id}/manifest" if has_video else None,
         decision_index=render.decision_index,
         delivery_index=render.delivery_index,
         closing_index=render.closing_index,

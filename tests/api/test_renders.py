@@ -185,14 +185,14 @@ def test_a_revocation_while_the_video_is_being_made_stops_its_delivery(
     client = vetted(server, operator, "researcher")
     consent = consent_to(subject[0], client)
     rendered, revoked = threading.Event(), threading.Event()
-    deliver = RenderEngine._deliver
+    deliver = RenderEngine.deliver
 
     def wait_then_deliver(engine: RenderEngine, job: Any, produced: Any) -> None:
         rendered.set()
         assert revoked.wait(60)
         deliver(engine, job, produced)
 
-    monkeypatch.setattr(RenderEngine, "_deliver", wait_then_deliver)
+    monkeypatch.setattr(RenderEngine, "deliver", wait_then_deliver)
     asked = client.render(
         subject_id=subject[1].subject_id,
         portrait_sha256=subject[1].portrait_sha256,
