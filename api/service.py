@@ -18,6 +18,8 @@ from api.audit import AuditDesk
 from api.clients import ClientDirectory
 from api.consents import ConsentBook
 from api.console.session import BrowserSessions
+from api.detections.desk import DetectionDesk
+from api.detections.webhooks import WebhookBook, WebhookSender
 from api.engine.examiner import Examiner
 from api.engine.intake import Intake
 from api.engine.renders import RenderEngine
@@ -163,6 +165,9 @@ class Service:
             max_lag_s=settings.witness_lag_alarm_s,
         )
         self.renders = RenderEngine(self)
+        self.webhooks = WebhookBook(self.database, self.gate, now)
+        self.webhook_sender = WebhookSender(token_keys.signer, now)
+        self.detections = DetectionDesk(self)
         self._lock: int | None = None
 
     def start(self) -> None:
@@ -189,7 +194,9 @@ class Service:
         """Stop the engine and let go of the files. What was running is closed as interrupted at the next start."""
         self.renders.stop()
         self.worker.close()
-        for process in (self.examiner.process, self.intake.process):
+        self.detections.close()
+        self.webhook_sender.close()
+        for process in (*self.examiner.processes, self.intake.process):
             process.close()
         self.renders.join(10.0)
         self.rejections.close()
@@ -236,7 +243,7 @@ class Service:
             self.audit.catch_up()  # so that the first search need not
         except LogError as error:
             logger.warning("the search index is not built yet: %s", error.code)
-        for process in (self.intake.process, self.worker.process, self.examiner.process):
+        for process in (self.intake.process, self.worker.process, *self.examiner.processes):
             try:
                 process.start()
             except Exception:
@@ -256,9 +263,7 @@ def take_home(home: Path, worker_name: str = "") -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
         os.close(descriptor)
-        raise ConflictError(
-            "Another server of this name works on this home already: stop it, or choose another."
-        ) from exc
+        raise ConflictError("Another server works on this home under this name already: stop it first.") from exc
     return descriptor
 
 

@@ -86,10 +86,10 @@ async def read_form(
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:
     """Read a raw body. Raises BodyTooLargeError."""
-    return b"".join([chunk async for chunk in _counted(request, limit_bytes)])
+    return b"".join([chunk async for chunk in counted(request, limit_bytes)])
 
 
-async def _counted(request: Request, limit_bytes: int) -> AsyncGenerator[bytes]:
+async def counted(request: Request, limit_bytes: int) -> AsyncGenerator[bytes]:
     """The body's chunks; stops with BodyTooLargeError as soon as there are too many bytes, or are said to be."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit_bytes:
@@ -122,7 +122,7 @@ class _Parser(MultiPartParser):
         num_parts = len(file_limits) + len(texts) + 4
         super().__init__(
             request.headers,
-            _counted(request, limit_bytes),
+            counted(request, limit_bytes),
             max_files=num_parts,
             max_fields=num_parts,
             max_part_size=1 << 40,  # the limits below are ours

@@ -82,6 +82,8 @@ def serving(home: Path, **changes: Any) -> Iterator[Running]:
         "enrolments_per_minute": 10_000,
         "applications_per_minute": 10_000,
         "detections_per_minute": 10_000,
+        "detection_wait_s": 300.0,
+        "public_detections_per_minute": 10_000,
         "rejections_logged_per_minute": 10_000,
         "max_speech_s": 30.0,
         "max_portrait_bytes": 4 * 1024 * 1024,

@@ -16,4 +16,12 @@ def upgrade() -> None:
         consents.alter_column("expires_at", existing_type=sa.Integer(), type_=sa.BigInteger(), existing_nullable=False)
     with op.batch_alter_table("renders") as renders:
         renders.add_column(sa.Column("worker", sa.String(64), nullable=False, server_default=""))
+    op.create_table(
+        "webhooks",
+        sa.Column("client_id", sa.String(64), nullable=False),
+        sa.Column("url", sa.String(400), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("log_index", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("client_id"),
+    )
     op.drop_table("schema_info")
