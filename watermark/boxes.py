@@ -149,6 +149,12 @@ def is_manifest_store(box: Box) -> bool:
 
 def manifest_store(data: bytes) -> Superbox | None:
     """The manifest store embedded in an MP4 file, or None. Raises: UnreadableMediaError."""
+    store = embedded_store(data)
+    return None if store is None else parse_superbox(next(_boxes(store)))
+
+
+def embedded_store(data: bytes) -> bytes | None:
+    """The same as bytes. Raises: UnreadableMediaError."""
     found = [box for box in cut(data) if is_manifest_store(box)]
     if not found:
         return None
@@ -156,7 +162,7 @@ def manifest_store(data: bytes) -> Superbox | None:
     purpose, end, rest = found[0].body[20:].partition(b"\0")
     if len(found) > 1 or purpose != b"manifest" or not end:
         raise UnreadableMediaError("The file does not hold exactly one manifest store.")
-    return parse_superbox(next(_boxes(rest[8:])))
+    return next(_boxes(rest[8:])).data
 
 
 def make_manifest_box(store: bytes) -> bytes:

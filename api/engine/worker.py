@@ -28,6 +28,7 @@ from policy.kms import Retirement
 
 PREPARE = "prepare"
 RENDER = "render"
+LIVE = "live"
 _WEIGHTS_KEY = "weights key of "
 
 
@@ -165,6 +166,7 @@ class Worker:
 
 def prepare_worker(hello: Message) -> Handler:
     """Load models and keys; returns the handler of jobs."""
+    from api.live.worker import live
     from generator.sealed import use_source
     from generator.sealing import SealedWeights
     from generator.session import RenderWorker
@@ -199,6 +201,8 @@ def prepare_worker(hello: Message) -> Handler:
             summary = worker.prepare(job.attachments["portrait"], job.header["face"])
             return Message({"summary": asdict(summary)})
         claim_key.ask = progress.ask
+        if job.header["op"] == LIVE:
+            return live(worker, job, progress)
         produced = worker.render(
             job.header["permit"],
             portrait=job.attachments["portrait"],
