@@ -204,7 +204,8 @@ MATCH_SHARE = {"appearance": 0.90, "motion": 0.84, "sound": 0.80}
 DIFFER_SHARE = {"appearance": 0.75, "motion": 0.77, "sound": 0.72}
 """Share of agreeing signs from which a feature matches, and below which it differs; chosen by the measured rates of
 error (README.md). Between them it is not decided."""
-_LEAST_SIGNS = {"appearance": 30, "motion": 40, "sound": 100}
+LEAST_SIGNS = {"appearance": 30, "motion": 40, "sound": 100}
+"""With fewer signs than these, nothing is decided."""
 
 Feature = Literal["appearance", "motion", "sound"]
 FeatureState = Literal["match", "differs", "not_comparable"]
@@ -445,7 +446,7 @@ def _compare_appearance(signed: Fingerprints, seen: FoundContent, view: View, of
 
 
 def _state(feature: Feature, share: float, num_signs: int) -> FeatureState:
-    if num_signs < _LEAST_SIGNS[feature]:
+    if num_signs < LEAST_SIGNS[feature]:
         return "not_comparable"
     if share >= MATCH_SHARE[feature]:
         return "match"
@@ -460,7 +461,7 @@ def _judged(feature: Feature, signed_SF: Signs, found_phases: list[Signs]) -> Fe
             continue
         agreeing, compared = _correlated(signed_SF, found_SF)
         most = compared.max()
-        enough = compared >= max(_LEAST_SIGNS[feature] / 2, 0.4 * most)
+        enough = compared >= max(LEAST_SIGNS[feature] / 2, 0.4 * most)
         clearness = np.where(enough, agreeing / np.sqrt(np.maximum(compared, 1)), -np.inf)
         place = int(clearness.argmax())
         if best is None or clearness[place] > best[0]:

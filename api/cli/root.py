@@ -18,6 +18,7 @@ from api.cli import (
     credentials,
     evaluate_likeness,
     evaluate_states,
+    fingerprints,
     keys,
     lab,
     people,
@@ -54,6 +55,7 @@ app.add_typer(bench_consent.bench, name="bench")
 app.add_typer(lab.train, name="train")
 evaluate_likeness.app.command("contact-sheet")(evaluate_states.evaluate_contact_sheet)
 evaluate_likeness.app.command("sound-mark")(sound.evaluate_sound_mark)
+evaluate_likeness.app.command("fingerprints")(fingerprints.evaluate_fingerprints)
 bench_consent.bench.command("sound-mark")(sound.bench_sound_mark)
 bench_consent.bench.command("tokens")(bench_tokens.bench_tokens)
 vetting.operators.command("invite")(staff.invite)
