@@ -44,8 +44,12 @@ _LOWER_SHARE: Final = 0.72
 _UPPER_PLATEAU_M, _UPPER_FALL_M = 0.008, 0.008
 _LOWER_PLATEAU_M, _LOWER_FALL_M = 0.012, 0.016
 _PRESS_M: Final = 0.0008
+_LARGEST_TURN_GAIN: Final = 1.5
+# The head's brows rise by 3 to 5 mm at most; a person's by twice that.
+_BROW_GAIN: Final = 1.7
 _EDGE_LOOPS: Final = np.array([-3, -2, -1, 0]) * NUM_LIP_COLUMNS  # any of these rings may be a lip's visible edge
 _LID_ACTIONS: Final = tuple(n for n in FACIAL_ACTIONS if n.startswith(("eyeBlink", "eyeLook", "eyeWide", "eyeSquint")))
+_RAISING_ACTIONS: Final = ("browInnerUp", "browOuterUpLeft", "browOuterUpRight")
 _STILL_ACTIONS: Final = tuple(n for n in FACIAL_ACTIONS if n.startswith(("eyeBlink", "eyeLook")))
 
 
@@ -83,6 +87,7 @@ class Sheet:
         lip_lower_weight_C2: their weights.
         lip_effect_VC: how much each vertex moves down per metre of gap added at each column.
         lip_model_gap_AC: gap that each facial action opens on this head, in metres.
+        turn_gain: what yaw and pitch are multiplied by, so that the landmarks turn by what is asked.
     """
 
     fit: HeadFit
@@ -106,6 +111,7 @@ class Sheet:
     head_height_m: float
     mouth_start: int
     rest_gap_m: float
+    turn_gain: float = 1.0
 
     def shaped(self, change_A: ndarray, speech_A: ndarray) -> Float32[ndarray, "v 3"]:
         """Vertices after facial actions, before the head moves, with lips that meet exactly.
@@ -128,7 +134,7 @@ class Sheet:
 
     def posed(self, shaped_V3: ndarray, pose: HeadPose) -> Float32[ndarray, "v 3"]:
         """Project to (x, y pixels, z metres) after the head has moved."""
-        moved = (shaped_V3 - self.pivot_3) @ pose.rotation_33.T + self.pivot_3 + pose.offset_m
+        moved = (shaped_V3 - self.pivot_3) @ self._turned(pose).T + self.pivot_3 + pose.offset_m
         share = self.head_share_V[:, None]
         camera = self.fit.to_camera(shaped_V3 + (moved - shaped_V3) * share)
         if pose.distance != 1.0:
@@ -137,13 +143,18 @@ class Sheet:
         out[:, :2] = self.rest_pixels_V2 + (out[:, :2] - self.rest_pixels_V2) * self.border_V[:, None]
         return out
 
+    def _turned(self, pose: HeadPose) -> Float32[ndarray, "3 3"]:
+        """The rotation that makes this surface look turned as asked: it is flatter than the head it stands for."""
+        vector_3 = cv2.Rodrigues(pose.rotation_33.astype(np.float64))[0].ravel() * (self.turn_gain, self.turn_gain, 1.0)
+        return cv2.Rodrigues(vector_3)[0].astype(np.float32)
+
     def _further(self, distance: float) -> Float32[ndarray, " 3"]:
         """Translation in camera axes that brings the head there without moving its place in the picture."""
         return (self.fit.to_camera(self.pivot_3[None])[0] * (distance - 1.0)).astype(np.float32)
 
     def rigid(self, points_V3: ndarray, pose: HeadPose) -> Float32[ndarray, "v 3"]:
         """Project points that belong to the skull."""
-        moved = (points_V3 - self.pivot_3) @ pose.rotation_33.T + self.pivot_3 + pose.offset_m
+        moved = (points_V3 - self.pivot_3) @ self._turned(pose).T + self.pivot_3 + pose.offset_m
         return self.fit.project_camera(self.fit.to_camera(moved) + self._further(pose.distance)).astype(np.float32)
 
 
@@ -183,6 +194,7 @@ def build_sheet(head: Head, stage: Stage, eye_openings_SS: Float32[ndarray, "s s
     bary = weight[row, column] * grid_hit.reshape(-1, 1)
     fields = np.stack([np.einsum("nw,nwc->nc", bary, field[triangle]) for field in head.actions_AV3])
     fields[[ACTION_INDEX[n] for n in _STILL_ACTIONS]] = 0.0
+    fields[[ACTION_INDEX[n] for n in _RAISING_ACTIONS]] *= _BROW_GAIN
     fields = _filled(fields.reshape(52, *shape, 3), grid_hit)
     oval = head.at_landmarks(projected)[list(FACE_OVAL), :2] * ((_CELLS + 1) / size_px)
     fields = _yielding_outside(fields, oval)
@@ -287,6 +299,7 @@ def build_sheet(head: Head, stage: Stage, eye_openings_SS: Float32[ndarray, "s s
         head_height_m=chin_y - top_y,
         mouth_start=num_grid,
         rest_gap_m=float((lower_y - upper_y)[len(upper_y) // 2 - 3 : len(upper_y) // 2 + 4].mean()),
+        turn_gain=_turn_gain(head.at_landmarks(projected), grid_depth, size_px, head.landmark_trust_L),
     )
 
 
@@ -321,9 +334,28 @@ def _grid_depth(depth_SS: ndarray, hit_SS: Bool[ndarray, "s s"], shape: tuple[in
     small_known = cv2.resize(known, size, interpolation=cv2.INTER_AREA)
     small = cv2.resize(value * known, size, interpolation=cv2.INTER_AREA) / np.maximum(small_known, 1e-6)
     filled = fill_smoothly(small[..., None], (small_known > 0.5).astype(np.float32))[..., 0]
-    smooth = cv2.GaussianBlur(filled, (0, 0), 7)
-    inside = cv2.GaussianBlur(cv2.erode((small_known > 0.5).astype(np.float32), np.ones((5, 5))), (0, 0), 2.5)
-    return cv2.GaussianBlur(filled, (0, 0), 1.0) * inside + smooth * (1 - inside)
+    smooth = cv2.GaussianBlur(filled, (0, 0), 5)
+    inside = cv2.GaussianBlur((small_known > 0.5).astype(np.float32), (0, 0), 1.0)
+    return cv2.GaussianBlur(filled, (0, 0), 0.8) * inside + smooth * (1 - inside)
+
+
+def _turn_gain(
+    landmarks_L3: ndarray, grid_depth_GG: Float32[ndarray, "g g"], size_px: int, trust_L: Float32[ndarray, " 468"]
+) -> float:
+    """How much further than asked the surface must turn to look turned as asked.
+
+    What tells a turn is how far points of different depth move against each other; on the surface, whose border is
+    smoothed into hair and background, depths differ less than on the head.
+
+    Args:
+        landmarks_L3: of the fitted head: pixels, and metres from the camera.
+    """
+    places = (landmarks_L3[:, :2] * (_CELLS / size_px)).astype(np.float32)
+    found = cv2.remap(grid_depth_GG, places[None, :, 0], places[None, :, 1], cv2.INTER_LINEAR)[0]
+    on_head = landmarks_L3[:, 2] - np.average(landmarks_L3[:, 2], weights=trust_L)
+    on_sheet = found - np.average(found, weights=trust_L)
+    flatness = float((trust_L * on_head * on_sheet).sum() / (trust_L * on_head**2).sum())
+    return float(np.clip(1.0 / max(flatness, 1e-3), 1.0, _LARGEST_TURN_GAIN))
 
 
 def _yielding_outside(fields_AHW3: ndarray, oval_N2: ndarray) -> ndarray:
