@@ -9,9 +9,11 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
+from sqlalchemy import select
 
 from api.applications import ApplicationBook
 from api.audit import AuditDesk
@@ -26,10 +28,11 @@ from api.engine.renders import RenderEngine
 from api.engine.worker import Worker
 from api.enrolment import Enrolment
 from api.erasure import Eraser
-from api.errors import ConflictError
+from api.errors import BlobMissingError, ConflictError
 from api.faces import FaceGallery
 from api.invitations import InvitationBook
 from api.limits import RateLimiter, RejectionLog, network_of
+from api.live.desk import LiveDesk
 from api.metrics import Metrics
 from api.oauth.codes import CodeBook
 from api.oauth.dpop import ProofBook
@@ -50,6 +53,7 @@ from policy.instance import Instance
 from watermark.authority import load_certificate
 
 _OTHERS_AT_WORK_S = 3600.0
+_NO_BLOB = "0" * 64
 
 logger = logging.getLogger("placet.service")
 
@@ -165,6 +169,7 @@ class Service:
             max_lag_s=settings.witness_lag_alarm_s,
         )
         self.renders = RenderEngine(self)
+        self.live = LiveDesk(self)
         self.webhooks = WebhookBook(self.database, self.gate, now)
         self.webhook_sender = WebhookSender(token_keys.signer, now)
         self.detections = DetectionDesk(self)
@@ -185,6 +190,13 @@ class Service:
         if self.settings.prewarm:
             threading.Thread(target=self._prewarm, name="prewarm", daemon=True).start()
 
+    def check_storage(self) -> None:
+        """Raises StorageError where the database or the blobs do not answer."""
+        with self.database.read() as session:
+            session.execute(select(1))
+        with suppress(BlobMissingError):
+            self.blobs.num_bytes(_NO_BLOB)
+
     @property
     def left_alone_s(self) -> float:
         """Age from which a file without an owner is a leftover: where others write too, it may just be new."""
@@ -192,6 +204,7 @@ class Service:
 
     def close(self) -> None:
         """Stop the engine and let go of the files. What was running is closed as interrupted at the next start."""
+        self.live.close()
         self.renders.stop()
         self.worker.close()
         self.detections.close()
@@ -243,7 +256,8 @@ class Service:
             self.audit.catch_up()  # so that the first search need not
         except LogError as error:
             logger.warning("the search index is not built yet: %s", error.code)
-        for process in (self.intake.process, self.worker.process, *self.examiner.processes):
+        live = [worker.process for worker in self.live.workers[:1]]
+        for process in (self.intake.process, self.worker.process, *live, *self.examiner.processes):
             try:
                 process.start()
             except Exception:

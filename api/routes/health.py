@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from api.deps import ServiceDep
+from api.errors import StorageError
 from api.schemas import HealthOut
 from policy.errors import PolicyError
 
@@ -17,13 +18,14 @@ def healthz() -> HealthOut:
     return HealthOut(status="ok")
 
 
-@router.get("/readyz", summary="Can it decide, log and render? 503 where it cannot.")
+@router.get("/readyz", summary="Can it decide, log, store and render? 503 where it cannot.")
 def readyz(service: ServiceDep, response: Response) -> HealthOut:
     witnessing = service.witnessing
     try:
         log_size = service.log.size
+        service.check_storage()
         lag = witnessing.lag_entries if witnessing.is_configured else None
-    except PolicyError:
+    except (PolicyError, StorageError):
         response.status_code = 503
         return HealthOut(status="failing", worker=service.worker.process.is_ready)
     is_ready = service.worker.process.is_ready

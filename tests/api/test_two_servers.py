@@ -17,7 +17,7 @@ from tests.api.test_gate import consent_to
 from tests.simulators.balancer import balancing
 from tests.simulators.stores import free_port, running_stores
 
-pytestmark = pytest.mark.needs("postgresql")
+pytestmark = [pytest.mark.needs("postgresql"), pytest.mark.heavy]
 
 
 @pytest.fixture(scope="module")
