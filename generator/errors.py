@@ -12,6 +12,7 @@ The tree, with the stable `code` of each leaf::
     │   ├── SeveralFacesError               portrait.several_faces      422
     │   ├── NoSuchFaceError                 portrait.no_such_face       422
     │   ├── FaceTooSmallError               portrait.face_too_small     422
+    │   ├── MouthHiddenError                portrait.mouth_hidden       422
     │   └── FaceTurnedAwayError             portrait.face_turned_away   422
     ├── ControlError                        control                     422
     ├── WeightsError                        weights                     500
@@ -145,6 +146,15 @@ class FaceTurnedAwayError(PortraitError):
         )
         self.yaw_deg = yaw_deg
         self.pitch_deg = pitch_deg
+
+
+class MouthHiddenError(PortraitError):
+    """Something covers the mouth: a hand, a mask, a microphone."""
+
+    code = "portrait.mouth_hidden"
+
+    def __init__(self) -> None:
+        super().__init__("The mouth cannot be seen; please send a portrait with nothing in front of the lips.")
 
 
 class ControlError(GeneratorError):

@@ -26,6 +26,7 @@ from generator.errors import (
     FaceTooSmallError,
     FaceTurnedAwayError,
     ImageTooLargeError,
+    MouthHiddenError,
     NotAnImageError,
     UnreadableImageError,
 )
@@ -33,6 +34,7 @@ from generator.faces import MIN_FACE_PX, FaceChoice, faces_in
 from generator.fit import HeadFit, fit_head
 from generator.head import Head, default_head
 from generator.matte import Matte, separate
+from generator.obstacles import Obstacles, find_obstacles
 from generator.perception import CHIN, FOREHEAD_TOP, FaceBox, FaceLandmarks, face_landmarks
 from generator.raster import identify
 
@@ -81,6 +83,7 @@ class Portrait:
         crop: the square that is animated; also the paste-back transform (a translation and a scale).
         landmarks: in pixels of the photo.
         fit: the head, in pixels of the photo.
+        obstacles: spectacles and what else covers the face.
         head: the model that `fit` refers to.
     """
 
@@ -89,6 +92,7 @@ class Portrait:
     crop: Crop
     landmarks: FaceLandmarks
     fit: HeadFit
+    obstacles: Obstacles
     head: Head
     _stages: dict[tuple[int, int], Stage] = field(default_factory=dict, repr=False)
 
@@ -126,6 +130,7 @@ class Portrait:
             crop=Crop(x0, y0, side),
             landmarks=self.landmarks.scaled(factor),
             fit=self.fit.scaled(factor),
+            obstacles=self.obstacles,
             head=self.head,
         )
 
@@ -354,7 +359,8 @@ def prepare(portrait_png: bytes, head: Head | None = None, face: FaceChoice = No
         portrait_png: from `normalise_portrait`.
         head: the head model; the one that ships with the product unless given.
         face: which one of several, see `generator.faces`.
-    Raises: NoFaceError, SeveralFacesError, NoSuchFaceError, FaceTooSmallError, FaceTurnedAwayError.
+    Raises: NoFaceError, SeveralFacesError, NoSuchFaceError, FaceTooSmallError, FaceTurnedAwayError,
+        MouthHiddenError.
     """
     head = head or default_head()
     photo = decode_portrait(portrait_png)
@@ -367,12 +373,16 @@ def prepare(portrait_png: bytes, head: Head | None = None, face: FaceChoice = No
     yaw, pitch, _ = fit.yaw_pitch_roll_deg
     if max(abs(yaw), abs(pitch)) > MAX_TURN_DEG:
         raise FaceTurnedAwayError(yaw, pitch, MAX_TURN_DEG)
+    obstacles = find_obstacles(photo, points)
+    if obstacles.mouth_is_hidden:
+        raise MouthHiddenError
     return Portrait(
         sha256=hashlib.sha256(portrait_png).hexdigest(),
         photo_HW3=photo,
         crop=_crop_around(points, face_px, photo.shape[0], photo.shape[1]),
         landmarks=landmarks,
         fit=fit,
+        obstacles=obstacles,
         head=head,
     )
 

@@ -27,9 +27,10 @@ from generator.eyes import EyeMotion, EyePatch, build_eye
 from generator.fit import rotation
 from generator.head import CONTACT_LOOP, NUM_LIP_COLUMNS
 from generator.mouth import MouthInterior, build_mouth
-from generator.perception import BROW_LEFT_EDGE, BROW_RIGHT_EDGE, LIPS_INNER_LOWER, LIPS_INNER_UPPER, Eye
+from generator.perception import BROW_LEFT_EDGE, BROW_RIGHT_EDGE, FACE_OVAL, LIPS_INNER_LOWER, LIPS_INNER_UPPER, Eye
 from generator.portrait import FRAME_PX, MARGIN_PX, Portrait, Stage
 from generator.raster import FAR, paint
+from generator.shading import Shading, build_shading
 from generator.sheet import HeadPose, Sheet, build_sheet
 from policy.permit import Grant
 from watermark.mark import UnmarkedFrames
@@ -90,6 +91,7 @@ class Rig:
     stage: Stage
     sheet: Sheet
     mouth: MouthInterior
+    shading: Shading
     eyes: tuple[EyePatch, EyePatch]
     person_SS4: UInt8[ndarray, "s s 4"]
     person_DD4: UInt8[ndarray, "d d 4"]
@@ -131,6 +133,8 @@ def build_rig(portrait: Portrait, size_px: int = FRAME_PX, margin_px: int = MARG
     light = _plausible_light(whites, image, points)
     mouth = build_mouth(sheet, portrait.head, image, light, opening)
 
+    shading = build_shading(sheet, matte.foreground_HW3, points[list(FACE_OVAL)], openings)
+
     shown = sheet.fit.actions_A.astype(np.float32)
     kept = shown.copy()
     for names, keep in ((_OPENING, 0.0), (_SMILING, _SMILE_KEPT)):
@@ -141,6 +145,7 @@ def build_rig(portrait: Portrait, size_px: int = FRAME_PX, margin_px: int = MARG
         stage=stage,
         sheet=sheet,
         mouth=mouth,
+        shading=shading,
         eyes=(eyes[0], eyes[1]),
         person_SS4=person,
         person_DD4=_doubled(person),
@@ -287,8 +292,9 @@ class _FrameMaker:
         """
         rig, sheet = self._rig, self._rig.sheet
         speech = np.clip(np.asarray(actions_A, np.float32), 0, 1)
-        expression = np.clip(rig.kept_A + speech, 0, 1.1)
+        expression = rig.kept_A + speech * (1 - rig.kept_A)  # a smile on top of a smile is not twice as broad
         shaped = sheet.shaped(expression - rig.shown_A, speech)
+        np.multiply(sheet.shade_V, rig.shading.ratio(shaped), out=self._values[:, 2])
         pose = HeadPose(
             rotation(*(float(v) for v in pose_6[:3])).astype(np.float32),
             np.asarray(pose_6[3:], np.float32) * np.float32(sheet.head_height_m),
@@ -437,7 +443,9 @@ def _lay_over(person: ndarray, flow: ndarray, plate: ndarray, out: ndarray) -> N
             for k in range(3):
                 value = np.int32(person[y, x, k])
                 if shade != 256:
-                    value = np.int32(min(int(value * shade + 128) >> 8, 255))
+                    # light that wanders under the skin keeps folds red
+                    factor = 256 + (((shade - 256) * 180) >> 8) if k == 0 else shade
+                    value = np.int32(min(int(value * factor + 128) >> 8, 255))
                 if alpha != 255:
                     value = (value * alpha + np.int32(plate[y, x, k]) * (255 - alpha) + 127) // 255
                 out[y, x, k] = value

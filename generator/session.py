@@ -65,6 +65,7 @@ class PortraitSummary:
         fit_error: mean distance between observed and modelled landmarks, as a fraction of the face's height.
         is_background_separated: whether person and background could be told apart; if not, the background near the
             head moves a little with it.
+        warnings: what may look wrong, as keys of `generator.obstacles.WARNINGS`.
     """
 
     sha256: str
@@ -76,6 +77,7 @@ class PortraitSummary:
     roll_deg: float
     fit_error: float
     is_background_separated: bool
+    warnings: tuple[str, ...]
 
 
 class RenderWorker:
@@ -135,6 +137,7 @@ class RenderWorker:
             roll_deg=round(roll, 2),
             fit_error=round(portrait.fit.landmark_error, 5),
             is_background_separated=portrait.square_stage().matte.is_reliable,
+            warnings=portrait.obstacles.warnings,
         )
 
     def render(
