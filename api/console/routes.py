@@ -6,10 +6,11 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from api.console import audit, authorize, invitations, me, me_consents, me_enrol, operate, site
+from api.console import audit, authorize, check, invitations, me, me_consents, me_enrol, operate, site
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     site.router,
+    check.router,
     me.router,
     me_consents.router,
     me_enrol.router,

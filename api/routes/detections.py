@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path as Folder
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -10,6 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import Field, ValidationError
 
+import detector
 from api.deps import DetectCreator, ServiceDep, limited
 from api.detections.desk import OVERLAY_TYPES, STAGES, Caller, Detection
 from api.detections.resumable import MAX_OPEN, PIECES_TYPE, TUS_EXTENSIONS, TUS_VERSION, Upload
@@ -39,6 +41,7 @@ MEDIA_TYPES = (
 
 UNKNOWN = "application/octet-stream"
 """The first bytes decide."""
+MODEL_CARD = Folder(detector.__file__).parent / "weights" / "detector.md"  # found without loading the detector
 ROOM_PATIENCE_S = 120.0
 RETRY_AFTER_S = 1
 
@@ -97,7 +100,7 @@ class DetectionLimits(ResponseModel):
     media_types: list[str]
     open_uploads: int
     public_tier: bool
-    model_version: str
+    model_card: str
     honest_limits: list[str]
 
 
@@ -243,8 +246,6 @@ def state_of(detection: Detection) -> DetectionState:
     "/model-card", summary="What the detector was made from, and every figure", response_class=PlainTextResponse
 )
 def model_card() -> PlainTextResponse:
-    from detector.score import MODEL_CARD
-
     return PlainTextResponse(MODEL_CARD.read_text(encoding="utf-8"), media_type="text/markdown; charset=utf-8")
 
 
@@ -263,7 +264,7 @@ def limits(service: ServiceDep) -> DetectionLimits:
         media_types=list(MEDIA_TYPES),
         open_uploads=MAX_OPEN,
         public_tier=settings.public_detection,
-        model_version=_model_version(),
+        model_card=f"{service.issuer}/v1/detections/model-card",
         honest_limits=[
             "A missing manifest or mark is no evidence of authenticity: both can be removed.",
             "No verdict says that something is authentic.",
@@ -273,12 +274,6 @@ def limits(service: ServiceDep) -> DetectionLimits:
             "Figures and their intervals stand in /v1/detections/model-card.",
         ],
     )
-
-
-def _model_version() -> str:
-    from detector.score import WEIGHTS, read_weights
-
-    return read_weights(WEIGHTS)[1]
 
 
 # -- webhook

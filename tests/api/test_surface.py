@@ -49,6 +49,8 @@ PUBLIC = {
     "/v1/subjects/challenges",
     "/v1/applications",
     "/v1/applications/{application_id}",
+    "/v1/detections/model-card",
+    "/v1/detections/limits",
     "/v1/texts",
     "/v1/texts/{kind}/{version}/{language}",
     "/softbinding/services/supportedAlgorithms",
@@ -67,6 +69,7 @@ WITHOUT_BODY = {
     "/v1/operators/clients/{client_id}/suspension",
     "/v1/audit/entries/{index}/replay",
     "/v1/subjects/me/passkeys/challenges",
+    "/v1/detections/uploads",
     "/pki/ocsp",
 }
 

@@ -92,6 +92,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         prewarm=False,
         enrolments_per_minute=10_000,
         sign_ins_per_minute=10_000,
+        public_detections_per_minute=10_000,
+        public_detections_per_day=10_000,
     )
     create_instance(settings, "example")
     app = create_app(settings)
