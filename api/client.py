@@ -564,6 +564,10 @@ class PlacetClient:
             raise CredentialsError("This call needs the subject's credentials.")
         return self.credentials
 
+    def call_json(self, method: str, path: str, scope: str, **options: Any) -> dict[str, Any]:
+        """Any call that answers a JSON object, with a token for `scope`. Raises: ProblemError, UnreachableError."""
+        return self._json(method, path, scope, **options)
+
     def _json(self, method: str, path: str, scope: str, **options: Any) -> dict[str, Any]:
         return dict(self._call(method, path, scope, **options).json())
 

@@ -355,6 +355,8 @@ STATUS_BY_CODE: dict[str, int] = {
     "mark.invalid_id": 422,
     "credentials": 500,
     "live": 422,
+    "stream": 422,
+    "stream.ticket": 403,
     "credentials.signing": 503,
     "softbinding": 400,
     "credentials.time_stamp": 503,

@@ -12,6 +12,8 @@ HELP = {
     "placet_token_rejections_total": "Access tokens and token requests refused, by code.",
     "placet_refused_inputs_total": "Uploads that could not be used, by code.",
     "placet_delivered_bytes_total": "Bytes of videos handed out.",
+    "placet_live_sessions_total": "Live sessions by what became of them; opened for each that was let in.",
+    "placet_live_dropped_total": "Sound chunks of live sessions that were dropped, by code.",
     "placet_deliveries_stopped_total": "Videos whose delivery was stopped on the way, by code.",
 }
 

@@ -56,7 +56,8 @@ class EngineProcess:
     @property
     def is_running(self) -> bool:
         """Whether the process is there now."""
-        return self._process is not None and self._process.poll() is None
+        process = self._process
+        return process is not None and process.poll() is None
 
     @property
     def is_ready(self) -> bool:
@@ -66,7 +67,8 @@ class EngineProcess:
     @property
     def pid(self) -> int | None:
         """Process id, where it runs."""
-        return self._process.pid if self._process is not None and self.is_running else None
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
 
     def start(self, timeout_s: float = 120.0) -> None:
         """Start the process, if it does not run, and wait until it is ready."""
@@ -195,14 +197,15 @@ class EngineProcess:
 
     def _stop(self) -> None:
         self._ready = False
-        if self._connection is not None:
+        # taken first: whoever waits for an answer in another thread wakes up and stops the process too
+        connection, self._connection = self._connection, None
+        process, self._process = self._process, None
+        if connection is not None:
             with contextlib.suppress(OSError):
-                self._connection.shutdown(socket.SHUT_RDWR)  # wakes a thread that waits for an answer
-            self._connection.close()
-            self._connection = None
-        if self._process is not None:
-            if self._process.poll() is None:
-                self._process.kill()
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+        if process is not None:
+            if process.poll() is None:
+                process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(10)
-            self._process = None
+                process.wait(10)
