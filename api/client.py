@@ -475,10 +475,44 @@ class PlacetClient:
 
     # -- platforms
 
-    def detect(self, media: bytes, media_type: str = "application/octet-stream") -> dict[str, Any]:
-        """The layered report on an image or clip."""
+    def detect(
+        self,
+        media: bytes,
+        media_type: str = "application/octet-stream",
+        *,
+        overlay: str = "",
+        idempotency_key: str = "",
+        timeout_s: float = 600.0,
+    ) -> dict[str, Any]:
+        """The layered report on an image, clip or sound; waits where it takes longer.
+
+        Args:
+            overlay: "png" or "mp4": have drawn where and when the evidence lies; see `heatmap`.
+            idempotency_key: the same for requests that are the same, however often they are sent.
+        Raises: ProblemError, UnreachableError: it did not end in time.
+        """
         headers = {"Content-Type": media_type}
-        return self._json("POST", "/v1/detections", SCOPE_DETECT_CREATE, content=media, headers=headers)
+        if idempotency_key:
+            headers["Idempotency-Key"] = idempotency_key
+        params = {"overlay": overlay} if overlay else {}
+        path = "/v1/detections"
+        answer = self._call("POST", path, SCOPE_DETECT_CREATE, content=media, headers=headers, params=params)
+        give_up_at = time.monotonic() + timeout_s
+        while answer.status_code == 202 or "layers" not in answer.json():
+            state = answer.json()
+            if state["status"] == "done":
+                return dict(state["report"])
+            if state["status"] == "failed":
+                raise ProblemError(422, state["problem"])
+            if time.monotonic() > give_up_at:
+                raise UnreachableError("The detection did not end in time.")
+            time.sleep(0.5)
+            answer = self._call("GET", f"{path}/{state['id']}", SCOPE_DETECT_CREATE)
+        return dict(answer.json())
+
+    def heatmap(self, report: Mapping[str, Any]) -> bytes:
+        """The picture that was asked for with `overlay`. Raises: ProblemError: there is none, or no longer."""
+        return self._call("GET", str(report["layers"]["detector"]["heatmap_url"]), SCOPE_DETECT_CREATE).content
 
     # -- auditors
 

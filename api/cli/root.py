@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 import socket
 import sys
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -14,6 +13,7 @@ from api import software_version
 from api.cli import (
     audit,
     bench_consent,
+    bench_detections,
     bench_tokens,
     credentials,
     evaluate_likeness,
@@ -25,10 +25,11 @@ from api.cli import (
     policy,
     sound,
     staff,
+    verify,
     vetting,
     witness,
 )
-from api.cli.output import UNUSABLE, Json, emit, progress_bar, reporting, stop_negative
+from api.cli.output import UNUSABLE, Json, emit, reporting
 from api.cli.places import Home, settings_for
 from api.settings import Settings
 
@@ -60,6 +61,8 @@ bench_consent.bench.command("sound-mark")(sound.bench_sound_mark)
 bench_consent.bench.command("tokens")(bench_tokens.bench_tokens)
 vetting.operators.command("invite")(staff.invite)
 app.command("render")(people.render)
+app.command("verify")(verify.verify)
+bench_consent.bench.command("detections")(bench_detections.bench_detections)
 
 
 def main() -> None:
@@ -138,54 +141,6 @@ def demo(context: typer.Context) -> None:
     raise typer.Exit(story.main() or 0)
 
 
-@app.command()
-def verify(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Image, clip or sound.")],
-    home: Home = None,
-    as_json: Json = False,
-) -> None:
-    """Say what is known about a file, layer by layer. Status 0 if it is proven to come from here, or says AI made it.
-
-    Works on the instance's home without a running server. Damaged files and files that are too large get a report,
-    too: it says which layers could not be looked at, and why.
-    """
-    from api.engine.examiner import examine_file_and_log
-    from api.service import Service
-
-    with reporting(as_json):
-        service = Service(settings_for(home))
-        try:
-            with progress_bar("looking"):
-                report = examine_file_and_log(service, "local-operator", file)
-        finally:
-            service.close()
-        text = _verdict_text(report)
-        differs = report["layers"]["fingerprints"]["state"] == "differs"
-        if report["verdict"] not in ("generated_here", "ai_signed") or differs:
-            stop_negative(as_json, report, text)
-        emit(as_json, report, text)
-
-
-_LAYER_NAMES = {
-    "c2pa": "C2PA",
-    "watermark": "mark in the picture",
-    "watermark_audio": "mark in the sound",
-    "fingerprints": "content",
-    "detector": "detector",
-}
-
-
-def _verdict_text(report: dict[str, Any]) -> str:
-    lines = [f"{'verdict':<20} {report['verdict']}: {report.get('reason', {}).get('sentence', '')}"]
-    for name, shown in _LAYER_NAMES.items():
-        layer = report["layers"][name]
-        line = f"{shown:<20} {layer['state'].replace('_', ' ')}"
-        if layer.get("p") is not None:
-            line += f", p = {layer['p']}"
-        lines.append(line + (f" ({layer['reason']})" if layer.get("reason") else ""))
-    return "\n".join(lines)
-
-
 def listen(host: str, port: int, send_buffer_bytes: int) -> socket.socket:
     """A bound socket for the server; what a connection may hold back on its way out is bounded."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
@@ -193,11 +148,3 @@ def listen(host: str, port: int, send_buffer_bytes: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer_bytes)  # connections inherit it
     listener.bind((host, port))
     return listener
-
-
-def _recovered_text(layer: dict[str, Any]) -> str:
-    """What the mark leads back to, where the register knows it."""
-    record = layer.get("record")
-    if not record:
-        return ""
-    return f": {record['statement']} ({record['manifest_id']}, consent {record['consent'].replace('_', ' ')})"
