@@ -17,7 +17,7 @@ from typing import Final
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from numpy import ndarray
 
 from generator.perception import (
@@ -41,6 +41,9 @@ _NO_LIPS: Final = 0.10
 _FAINT_LIPS: Final = 0.15
 _PALE_LIPS: Final = 0.018
 _COLOURED: Final = 0.03
+# Where spectacles lie around the line through the eyes, in distances between the eyes; and landmarks at the temples.
+_ABOVE, _BELOW, _SOFT = 0.36, 0.62, 0.09
+_TEMPLES: Final = (127, 356)
 
 EYES_HIDDEN: Final = "eyes_hidden"
 MOUTH_UNCLEAR: Final = "mouth_unclear"
@@ -70,7 +73,9 @@ class Obstacles:
 
     @property
     def spectacles(self) -> float:
-        """0..1, how certainly the face wears spectacles whose rims show."""
+        """0..1, how certainly the face wears spectacles or dark glasses whose rims must not bend."""
+        if self.eyes_are_hidden:
+            return 1.0
         return float(np.clip((self.rim - _RIM_FROM) / (_RIM_SURE - _RIM_FROM), 0, 1))
 
     @property
@@ -85,7 +90,11 @@ class Obstacles:
     def warnings(self) -> tuple[str, ...]:
         """Keys of `WARNINGS`."""
         faint = self.lips < _FAINT_LIPS or (self.redness is not None and self.redness < _PALE_LIPS)
-        found = ((EYES_HIDDEN, self.eyes_are_hidden), (MOUTH_UNCLEAR, faint), (SPECTACLES, self.spectacles > 0.5))
+        found = (
+            (EYES_HIDDEN, self.eyes_are_hidden),
+            (MOUTH_UNCLEAR, faint),
+            (SPECTACLES, self.spectacles > 0.5 and not self.eyes_are_hidden),
+        )
         return tuple(key for key, is_so in found if is_so)
 
 
@@ -100,6 +109,29 @@ def find_obstacles(image_HW3: UInt8[ndarray, "h w 3"], points_L2: Float[ndarray,
     luma = face_KK3.mean(-1)
     lips, redness = _across_lips(face_KK3, points)
     return Obstacles(rim=_rim(luma, points), lens=_lens(luma, points), lips=lips, redness=redness)
+
+
+def spectacles_mask(points_L2: Float[ndarray, "468 2"], side_px: int) -> Float32[ndarray, "s s"]:
+    """0..1, where a face's spectacles lie, softly ending above the brows and on the cheeks.
+
+    Args:
+        points_L2: landmarks in pixels of the mask.
+        side_px: of the mask.
+    """
+    mask: ndarray = np.zeros((side_px, side_px), np.float32)
+    eyes = [points_L2[list(corners)] for corners, _, _ in _EYES]
+    across = eyes[1].mean(0) - eyes[0].mean(0)
+    between = float(np.linalg.norm(across))
+    right = across / max(between, 1e-6)
+    down = np.array([-right[1], right[0]])
+    temples = points_L2[[_TEMPLES[0], _TEMPLES[1]]]
+    left_end, right_end = (float((end - eyes[0].mean(0)) @ right) for end in temples)
+    corners = [
+        eyes[0].mean(0) + right * x + down * (y * between)
+        for x, y in ((left_end, -_ABOVE), (right_end, -_ABOVE), (right_end, _BELOW), (left_end, _BELOW))
+    ]
+    cv2.fillConvexPoly(mask, np.round(np.stack(corners)).astype(np.int32), 1.0)
+    return cv2.GaussianBlur(mask, (0, 0), _SOFT * between)
 
 
 def _upright(image_HW3: ndarray, points_L2: ndarray) -> tuple[ndarray, ndarray]:

@@ -27,6 +27,7 @@ from generator.eyes import EyeMotion, EyePatch, build_eye
 from generator.fit import rotation
 from generator.head import CONTACT_LOOP, NUM_LIP_COLUMNS
 from generator.mouth import MouthInterior, build_mouth
+from generator.obstacles import spectacles_mask
 from generator.perception import BROW_LEFT_EDGE, BROW_RIGHT_EDGE, FACE_OVAL, LIPS_INNER_LOWER, LIPS_INNER_UPPER, Eye
 from generator.portrait import FRAME_PX, MARGIN_PX, Portrait, Stage
 from generator.raster import FAR, paint
@@ -92,7 +93,7 @@ class Rig:
     sheet: Sheet
     mouth: MouthInterior
     shading: Shading
-    eyes: tuple[EyePatch, EyePatch]
+    eyes: tuple[EyePatch, EyePatch] | tuple[()]
     person_SS4: UInt8[ndarray, "s s 4"]
     person_DD4: UInt8[ndarray, "d d 4"]
     plate_FF3: UInt8[ndarray, "f f 3"]
@@ -119,7 +120,9 @@ def build_rig(portrait: Portrait, size_px: int = FRAME_PX, margin_px: int = MARG
         h, w = eye.opening_hw.shape
         place = openings[eye.y0 : eye.y0 + h, eye.x0 : eye.x0 + w]
         np.maximum(place, eye.opening_hw, out=place)
-    sheet = build_sheet(portrait.head, stage, cv2.GaussianBlur(openings, (0, 0), 0.004 * size_px))
+    worn = portrait.obstacles.spectacles
+    rigid = spectacles_mask(points, stage.side_px) * np.float32(worn) if worn > 0 else None
+    sheet = build_sheet(portrait.head, stage, cv2.GaussianBlur(openings, (0, 0), 0.004 * size_px), rigid)
 
     ring = np.concatenate([points[list(LIPS_INNER_UPPER)], points[list(LIPS_INNER_LOWER)][::-1]])
     parted = float(np.clip((sheet.rest_gap_m - _PARTED_M[0]) / (_PARTED_M[1] - _PARTED_M[0]), 0, 1))
@@ -146,7 +149,7 @@ def build_rig(portrait: Portrait, size_px: int = FRAME_PX, margin_px: int = MARG
         sheet=sheet,
         mouth=mouth,
         shading=shading,
-        eyes=(eyes[0], eyes[1]),
+        eyes=() if portrait.obstacles.eyes_are_hidden else (eyes[0], eyes[1]),
         person_SS4=person,
         person_DD4=_doubled(person),
         plate_FF3=stage.frame_of(matte.plate_HW3),
@@ -366,7 +369,7 @@ class _FrameMaker:
             place = _window(patch, 0, scale=2)
             self._person_DD4[place] = rig.person_DD4[place]
         self._edited = []
-        for patch, side in zip(rig.eyes, ("Right", "Left"), strict=True):
+        for patch, side in zip(rig.eyes, ("Right", "Left"), strict=False):
             blink = float(actions_A[ACTION_INDEX[f"eyeBlink{side}"]]) / _CLOSED_BLINK
             motion = EyeMotion(
                 closed=min(blink, 1.0),

@@ -164,11 +164,17 @@ def _rounded(gap_C: ndarray) -> ndarray:
     return np.convolve(np.pad(gap_C, 2), kernel, "valid")
 
 
-def build_sheet(head: Head, stage: Stage, eye_openings_SS: Float32[ndarray, "s s"]) -> Sheet:
+def build_sheet(
+    head: Head,
+    stage: Stage,
+    eye_openings_SS: Float32[ndarray, "s s"],
+    rigid_SS: Float32[ndarray, "s s"] | None = None,
+) -> Sheet:
     """Make the surface of a portrait.
 
     Args:
         eye_openings_SS: 0..1, soft mask of both eye openings; facial actions do not move what lies inside.
+        rigid_SS: 0..1, what facial actions leave as it is: spectacles.
     """
     fit, matte, size_px = stage.fit, stage.matte, stage.side_px
     vertices = head.vertices(fit.identity_K, fit.actions_A)
@@ -205,6 +211,8 @@ def build_sheet(head: Head, stage: Stage, eye_openings_SS: Float32[ndarray, "s s
     around_eyes = np.clip(cv2.GaussianBlur(eye_openings_SS, (0, 0), 0.012 * size_px) * 3.0, 0, 1)[row, column]
     for name in _LID_ACTIONS:
         fields[ACTION_INDEX[name]] *= (1 - around_eyes)[:, None]
+    if rigid_SS is not None:
+        fields *= (1 - rigid_SS[row, column])[:, None]
     canonical = np.einsum("nw,nwc->nc", bary, head.mean_V3[triangle])
     canonical[~grid_hit.ravel()] = 9.0
 
@@ -334,9 +342,9 @@ def _grid_depth(depth_SS: ndarray, hit_SS: Bool[ndarray, "s s"], shape: tuple[in
     small_known = cv2.resize(known, size, interpolation=cv2.INTER_AREA)
     small = cv2.resize(value * known, size, interpolation=cv2.INTER_AREA) / np.maximum(small_known, 1e-6)
     filled = fill_smoothly(small[..., None], (small_known > 0.5).astype(np.float32))[..., 0]
-    smooth = cv2.GaussianBlur(filled, (0, 0), 5)
-    inside = cv2.GaussianBlur((small_known > 0.5).astype(np.float32), (0, 0), 1.0)
-    return cv2.GaussianBlur(filled, (0, 0), 0.8) * inside + smooth * (1 - inside)
+    smooth = cv2.GaussianBlur(filled, (0, 0), 7)
+    inside = cv2.GaussianBlur(cv2.erode((small_known > 0.5).astype(np.float32), np.ones((3, 3))), (0, 0), 2.0)
+    return cv2.GaussianBlur(filled, (0, 0), 1.0) * inside + smooth * (1 - inside)
 
 
 def _turn_gain(
