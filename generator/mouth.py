@@ -270,7 +270,7 @@ def _teeth_texture(row: str) -> Float32[ndarray, "h w 4"]:
     out[..., 3] = gum
     # the dark between the teeth
     dark = np.clip((v - 1.2) / 1.0, 0, 1) * (1 - gum)
-    out[..., :3] = out[..., :3] * gum[..., None] + (1 - gum[..., None]) * np.array([0.42, 0.29, 0.25])
+    out[..., :3] = out[..., :3] * gum[..., None] + (1 - gum[..., None]) * np.array([0.56, 0.42, 0.36])
     out[..., 3] = np.maximum(out[..., 3], dark * 0.9)
     edges = {"upper": (0.0, 0.55, 0.15, 0.5, 0.7, 1.0), "lower": (0.0, 0.05, 0.1, 0.5, 0.7, 0.9)}[row]
     for side in (-1, 1):
@@ -283,7 +283,7 @@ def _teeth_texture(row: str) -> Float32[ndarray, "h w 4"]:
             if index == 2:
                 round_low = low + 0.9 * np.abs(t) ** 1.5
             round_high = high - 1.7 * np.abs(t) ** 2.5
-            body = np.clip((1 - np.abs(t) ** 1.0 * (1.0 - 0.05 * np.clip((v - low) / h, 0, 1))) * w / 2 / 0.22, 0, 1)
+            body = np.clip((1 - np.abs(t) ** 1.0 * (1.0 - 0.05 * np.clip((v - low) / h, 0, 1))) * w / 2 / 0.15, 0, 1)
             body *= np.clip((v - round_low) / 0.3, 0, 1) * np.clip((round_high - v) / 0.5, 0, 1)
             up = np.clip((v - low) / h, 0, 1)
             colour = _TOOTH_RGB * (1 - 0.06 * up[..., None] * np.array([0.6, 1.0, 1.9]))

@@ -26,6 +26,7 @@ from generator.errors import GrantMismatchError
 from generator.eyes import EyeMotion, EyePatch, build_eye
 from generator.fit import rotation
 from generator.head import CONTACT_LOOP, NUM_LIP_COLUMNS
+from generator.matte import fill_smoothly
 from generator.mouth import MouthInterior, build_mouth
 from generator.obstacles import spectacles_mask
 from generator.perception import BROW_LEFT_EDGE, BROW_RIGHT_EDGE, FACE_OVAL, LIPS_INNER_LOWER, LIPS_INNER_UPPER, Eye
@@ -143,7 +144,8 @@ def build_rig(portrait: Portrait, size_px: int = FRAME_PX, margin_px: int = MARG
     for names, keep in ((_OPENING, 0.0), (_SMILING, _SMILE_KEPT)):
         for name in names:
             kept[ACTION_INDEX[name]] *= 1 - parted * (1 - keep)
-    person = np.ascontiguousarray(np.dstack([matte.foreground_HW3, np.round(matte.alpha_HW * 255).astype(np.uint8)]))
+    skin = _without_teeth(matte.foreground_HW3, ring, parted) if parted > 0 else matte.foreground_HW3
+    person = np.ascontiguousarray(np.dstack([skin, np.round(matte.alpha_HW * 255).astype(np.uint8)]))
     return Rig(
         stage=stage,
         sheet=sheet,
@@ -156,6 +158,17 @@ def build_rig(portrait: Portrait, size_px: int = FRAME_PX, margin_px: int = MARG
         kept_A=kept,
         shown_A=shown,
     )
+
+
+def _without_teeth(image_SS3: ndarray, ring_N2: ndarray, parted: float) -> UInt8[ndarray, "s s 3"]:
+    """The picture with the lips' colour where the mouth is open: closing lips bring no teeth along."""
+    inner: ndarray = np.zeros(image_SS3.shape[:2], np.uint8)
+    cv2.fillPoly(inner, [np.round(ring_N2).astype(np.int32)], 1)
+    reach = max(1, round(0.004 * len(image_SS3)))
+    inner = cv2.dilate(inner, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1)))
+    filled = fill_smoothly(image_SS3.astype(np.float32), 1.0 - inner.astype(np.float32))
+    share = cv2.GaussianBlur(inner.astype(np.float32), (0, 0), 0.7)[..., None] * parted
+    return np.clip(image_SS3 + (filled - image_SS3) * share + 0.5, 0, 255).astype(np.uint8)
 
 
 def _eye_on_stage(stage: Stage, eye: Eye) -> Eye:
