@@ -36,6 +36,7 @@ _STIR_SHARE: Final = 0.5
 _STIR_PACE_PER_S: Final = 12.0
 _OFFSET_SPREAD: Final = 0.006  # head-heights
 EYE_LIMITS_DEG: Final = (25.0, 18.0)
+_TOLD_GAZE_DEG, _TOLD_CALM = 6.0, 0.8
 _BLINK_SPREAD: Final = 0.75
 _DOUBLE_BLINKS: Final = 0.12
 # Passing expressions: how often none, how strong otherwise, how long.
@@ -181,12 +182,12 @@ class _Gaze:
             rng = self._rng
             aside = rng.random() < (0.3 if speech > 0.5 else 0.2) and not self._aside
             if aside:
-                to_2 = np.array([rng.choice((-1.0, 1.0)) * rng.uniform(3.0, 10.0), rng.uniform(-8.0, 4.0)])
+                to_2 = np.array([rng.choice((-1.0, 1.0)) * rng.uniform(4.0, 12.0), rng.uniform(-10.0, 5.0)])
                 stay_s = rng.uniform(0.35, 1.1)
             else:
                 # Eye contact still wanders between the viewer's eyes and mouth.
-                to_2 = rng.normal(0.0, (2.4, 2.0))
-                stay_s = float(np.clip(rng.lognormal(-0.7, 0.6), 0.2, 2.5))
+                to_2 = rng.normal(0.0, (2.2, 2.4))
+                stay_s = float(np.clip(rng.lognormal(-0.35, 0.6), 0.2, 2.5))
             self._aside, self._from_2, self._to_2 = aside, self._to_2, to_2
             self._jump_s, self._next_s = time_s, time_s + stay_s
             size_deg = float(np.linalg.norm(to_2 - self._from_2))
@@ -240,7 +241,7 @@ class _Head:
             self._stir.target_6 = _STIR_SHARE * speech * self._spread_6 * np.clip(rng.standard_normal(6), -2.0, 2.0)
             self._next_stir_s = time_s + float(rng.uniform(0.2, 0.6))
         if accent > 0.0:
-            length_s, size_deg, side_deg = rng.uniform(0.3, 0.5), rng.uniform(2.0, 5.0), rng.normal(0.0, 1.5)
+            length_s, size_deg, side_deg = rng.uniform(0.3, 0.5), rng.uniform(1.6, 4.2), rng.normal(0.0, 1.5)
             if rng.random() < 0.35 + 0.5 * accent:
                 nod_deg = -size_deg * (0.5 + 0.5 * accent)
                 self._nods.append((time_s, length_s, np.array([0.5 * side_deg, nod_deg, 0.3 * side_deg])))
@@ -345,7 +346,9 @@ class Behaviour:
         else:
             pose_6[:3] += np.array([0.0, mood_pitch_deg, mood_roll_deg]) * min(wish.head_motion, 1.0)
         pose_6[:3] = np.clip(pose_6[:3] + np.array(wish.pose_3), -np.array(TOTAL_LIMITS_DEG), TOTAL_LIMITS_DEG)
-        aim_2 = world_2 + np.array(wish.gaze_2) + np.array([0.0, mood_gaze_deg])
+        # Who is told where to look looks there: the eyes wander less the further they are from the camera.
+        told = min(1.0, float(np.linalg.norm(wish.gaze_2)) / _TOLD_GAZE_DEG)
+        aim_2 = (1.0 - _TOLD_CALM * told) * world_2 + np.array(wish.gaze_2) + np.array([0.0, mood_gaze_deg])
         blink = self._blinks.step(time_s, phrase_ends or jump_deg > 4.0, wish.blink_rate_per_min)
         raised = self._raises.step(time_s, heard.speech)
         brow = max(self._brows.step(time_s, accent), raised) * wish.expressiveness

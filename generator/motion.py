@@ -106,7 +106,7 @@ def facial_actions(
     part = {name: curves_TC[:, index] for name, index in ARTICULATOR_INDEX.items()}
     closure, tuck = part["closure"], part["tuck"]
     apart = (1.0 - closure) * intensity
-    jaw = 0.74 * part["jaw"] * (1.0 - 0.55 * closure) * (1.0 - 0.2 * part["teeth"]) * intensity
+    jaw = 0.80 * part["jaw"] * (1.0 - 0.55 * closure) * (1.0 - 0.2 * part["teeth"]) * intensity
     jaw = jaw * (1.0 - 0.6 * tuck)
 
     actions_T52 = np.zeros((len(curves_TC), len(FACIAL_ACTIONS)), np.float32)
@@ -123,9 +123,9 @@ def facial_actions(
     put("mouthRollLower", 0.12 * closure + 0.45 * tuck)
     put("mouthRollUpper", 0.12 * closure)
     put("mouthShrugLower", 0.1 * tuck)
-    put("mouthPucker", 0.7 * part["pucker"] * intensity)
+    put("mouthPucker", 0.85 * part["pucker"] * intensity)
     put("mouthFunnel", 0.45 * part["funnel"] * apart * (1.0 - tuck))
-    put("mouthStretch", 0.35 * part["spread"] * apart)
+    put("mouthStretch", 0.5 * part["spread"] * apart)
     put("mouthDimple", 0.15 * part["spread"] * intensity)
     # The upper teeth show above the tucked lip.
     put("mouthUpperUp", (0.14 * part["jaw"] + 0.45 * part["upper"]) * apart + 0.3 * tuck)
