@@ -373,10 +373,5 @@ def eased(before: MotionControls, after: MotionControls, name: str, now_s: float
     return Curve((now_s, now_s + EASE_S), (start, new.values[0]))
 
 
-def pcm16(data: bytes) -> NDArray[np.float32]:
-    """Samples in −1..1 of 16-bit little-endian PCM; a last odd byte counts for nothing."""
-    return np.frombuffer(data[: len(data) & ~1], "<i2").astype(np.float32) / np.float32(32768)
-
-
 CHANGEABLE: Final = tuple(sorted({each.name for each in fields(MotionControls)} - FIXED_CONTROLS - {"head_pose_mode"}))
 """Controls that may be changed while somebody speaks."""

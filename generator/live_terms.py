@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from generator.errors import GeneratorError
 from policy.canonical import canonical_json, parse_canonical
 from policy.errors import CanonicalError
@@ -85,6 +88,11 @@ class LiveTerms:
 def set_controls(controls: Mapping[str, Any]) -> dict[str, Any]:
     """The controls that have a value from the start; the others (null) may be set later."""
     return {name: value for name, value in controls.items() if value is not None}
+
+
+def pcm16(data: bytes) -> NDArray[np.float32]:
+    """Samples in −1..1 of 16-bit little-endian PCM; a last odd byte counts for nothing."""
+    return np.frombuffer(data[: len(data) & ~1], "<i2").astype(np.float32) / np.float32(32768)
 
 
 def _check(field: str, value: object, allowed: range | tuple[int, ...], what: str) -> None:

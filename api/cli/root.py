@@ -14,6 +14,7 @@ from api.cli import (
     audit,
     bench_consent,
     bench_detections,
+    bench_live,
     bench_tokens,
     credentials,
     evaluate_likeness,
@@ -21,6 +22,7 @@ from api.cli import (
     fingerprints,
     keys,
     lab,
+    live,
     people,
     policy,
     sound,
@@ -61,6 +63,8 @@ bench_consent.bench.command("sound-mark")(sound.bench_sound_mark)
 bench_consent.bench.command("tokens")(bench_tokens.bench_tokens)
 vetting.operators.command("invite")(staff.invite)
 app.command("render")(people.render)
+app.command("live")(live.live)
+bench_consent.bench.command("live")(bench_live.bench_live)
 app.command("verify")(verify.verify)
 bench_consent.bench.command("detections")(bench_detections.bench_detections)
 

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from api.cli.live import stream_verdict
 from api.cli.output import UNUSABLE, Json, emit, progress_bar, reporting, stop_negative
 from api.cli.places import Home, settings_for
 from api.errors import ApiError
 from api.settings import Settings
+from watermark.errors import LiveError, UnreadableMediaError
+from watermark.stream_files import is_stream
 
 if TYPE_CHECKING:
     from api.service import Service
@@ -49,18 +52,35 @@ def verify(
     Works on the instance's home without a running server. Damaged files and files that are too large get a report,
     too: it says which layers could not be looked at, and why.
 
+    A live stream, as it was received in a file or as a folder of `init.mp4` and segments, is checked segment by
+    segment to its signed end.
+
     Of a folder every file gets a line in --jsonl, those that are no media a line with an error. Files that have a line
     there already, with the same hash, are passed over, so that an interrupted run can be gone on with. Status 1 if some
     could not be examined.
     """
     with reporting(as_json):
         settings = settings_for(home)
-        if path.is_dir():
+        if is_stream(path):
+            _verify_stream(path, settings, as_json)
+        elif path.is_dir():
             if jsonl is None:
                 raise typer.BadParameter("a folder needs --jsonl FILE for its reports")
             _verify_folder(path, jsonl, Settings(**{**settings.model_dump(), "examiners": jobs}), as_json)
         else:
             _verify_file(path, settings, as_json)
+
+
+def _verify_stream(path: Path, settings: Settings, as_json: bool) -> None:
+    from api.service import trust_roots_pem
+
+    roots = trust_roots_pem(settings.home / "pki", settings).decode()
+    try:
+        result, text = stream_verdict(path, roots)
+    except (LiveError, UnreadableMediaError) as error:
+        failed = {"verdict": "not_verified", "kind": "live_stream", "error": error.code, "detail": str(error)}
+        stop_negative(as_json, failed, f"verdict              not verified: {error} [{error.code}]")
+    emit(as_json, result, text)
 
 
 def _verify_file(file: Path, settings: Settings, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -48,13 +49,16 @@ class LiveConnection:
 
     def __init__(self, session: Mapping[str, Any], *, resume: Mapping[str, Any] | None = None, after: int = 0) -> None:
         self._url, self._subprotocol = str(session["url"]), str(session["subprotocol"])
+        self._open = ExitStack()
         try:
-            self.socket: ClientConnection = connect(
-                self._url,
-                subprotocols=[self._subprotocol],  # type: ignore[list-item]
-                compression=None,
-                max_size=_MAX_MESSAGE_BYTES,
-                open_timeout=30,
+            self.socket: ClientConnection = self._open.enter_context(
+                connect(
+                    self._url,
+                    subprotocols=[self._subprotocol],  # type: ignore[list-item]
+                    compression=None,
+                    max_size=_MAX_MESSAGE_BYTES,
+                    open_timeout=30,
+                )
             )
         except (OSError, InvalidHandshake, TimeoutError) as exc:
             raise UnreachableError(f"There is no live connection to {self._url}: is the service running?") from exc
@@ -82,7 +86,7 @@ class LiveConnection:
 
     def close(self) -> None:
         """Close the connection."""
-        self.socket.close()
+        self._open.close()
 
     def say(self, pcm: bytes) -> None:
         """Send sound: 16-bit little-endian mono PCM at the session's rate, up to a second. Raises: LiveEndedError."""

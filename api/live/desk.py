@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import bindparam, select
 
+from api.engine.facts import NO_TERM
 from api.engine.renders import (
     DELIVERED,
     PortraitNotEnrolledError,
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("placet.live")
 
 _RETRY_AFTER_S: Final = 10
-_WALL_CLOCK: Final = 4.0
-"""A session that is not bound to time may take so many times as long as the picture it may make."""
 _CLOSE_S: Final = 15.0
 
 
@@ -147,8 +146,7 @@ class LiveDesk:
             ),
         )
         # (3) until when, whatever is said
-        now = service.now()
-        ends = [now + _WALL_CLOCK * asked.terms.max_duration_ms / 1000 + service.settings.live_ticket_s]
+        ends = [float(NO_TERM)]
         if job.consent is not None:
             ends.append(float(job.consent["expires_at"]))
         if client.term_expires_at is not None:

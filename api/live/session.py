@@ -64,6 +64,8 @@ _MAX_FAULTS: Final = 50
 _RING_S: Final = 10.0
 _END_SEND_S: Final = 2.0
 _LOUD: Final = 33  # of 32,768: −60 dB
+_WALL_CLOCK: Final = 4.0
+"""A session that is not bound to time may take so many times as long as the picture it may make."""
 _PERMIT_S: Final = 120.0
 _TOO_SLOW: Final = "Segments are not taken as fast as they are made: take them faster, or ask for less."
 
@@ -159,7 +161,6 @@ class LiveSession:
         self._manifest_id = ""
         self._codecs = ""
         self._opened_index = 0
-        self._opened_at = 0.0
         self._logged_at = 0.0
         self._segments_sha256 = hashlib.sha256()
         self._changes_sha256 = hashlib.sha256()
@@ -438,7 +439,9 @@ class LiveSession:
             self._manifest_id,
             event.attachments["manifest_store"],
         )
-        self._opened_at = self._logged_at = self._service.now()
+        self._logged_at = self._service.now()
+        longest_s = _WALL_CLOCK * self.terms.max_duration_ms / 1000 + self._service.settings.live_grace_s
+        self._valid_until = min(self._valid_until, self._logged_at + longest_s)
         self._is_feedable = True
         await self._connected()
 

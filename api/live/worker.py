@@ -154,7 +154,7 @@ def _feed(stream: Any, progress: Progress, closing: queue.SimpleQueue[Message]) 
     import numpy as np
 
     from generator.errors import ControlError
-    from generator.live import pcm16
+    from generator.live_terms import pcm16
 
     try:
         while True:

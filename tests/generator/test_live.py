@@ -13,8 +13,8 @@ import pytest
 
 from generator.controls import MotionControls
 from generator.errors import ControlError, GrantMismatchError
-from generator.live import FrameRate, LiveStream, Rates, eased, pcm16
-from generator.live_terms import LiveTerms, LiveTermsError
+from generator.live import FrameRate, LiveStream, Rates, eased
+from generator.live_terms import LiveTerms, LiveTermsError, pcm16
 from generator.motion import MotionRow
 from generator.session import RenderWorker
 from policy.consent import PURPOSE_RESEARCH
@@ -156,6 +156,7 @@ def reads(clip: Clip, gatekeeper: Gatekeeper) -> bool:
     return read_mark(clip, key, MarkId.from_hex(MARK_ID).__eq__, num_registered=1).state == "detected"
 
 
+@pytest.mark.heavy
 def test_what_is_beyond_the_terms_is_cut_off(open_live: Open) -> None:
     with open_live(LiveTerms(max_duration_ms=400, record=False)) as stream:
         stream.hear(hum(1.0))
@@ -163,6 +164,7 @@ def test_what_is_beyond_the_terms_is_cut_off(open_live: Open) -> None:
         assert sum(each.num_frames for each in stream.segments()) == 10
 
 
+@pytest.mark.heavy
 def test_forty_frames_a_second_and_48_khz(open_live: Open) -> None:
     with open_live(LiveTerms(5_000, rate_hz=40, sound_rate_hz=48_000, frames_per_segment=5, record=False)) as stream:
         stream.hear(hum(0.5, 48_000))
@@ -195,6 +197,7 @@ def test_a_permit_for_a_render_opens_no_session(
         )  # fmt: skip
 
 
+@pytest.mark.heavy
 def test_only_permitted_controls_change(open_live: Open) -> None:
     with open_live(LiveTerms(1_000, record=False)) as stream:
         stream.change({"head_pose": {"yaw_deg": 10}})
