@@ -9,12 +9,15 @@ T frame  H,W pixel  C colour
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
-from jaxtyping import Float64, UInt8
+from jaxtyping import Float64, Int16, UInt8
 
 from detector.face import FaceBox
+
+_NOISE_SLACK_PX = 160
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,23 @@ def add_noise(frame_HWC: UInt8[np.ndarray, "h w 3"], noise: float, rng: np.rando
     if noise <= 0:
         return frame_HWC
     height, width = frame_HWC.shape[:2]
-    luma_HW1 = rng.standard_normal((height, width, 1), np.float32)
-    colour_HWC = rng.standard_normal((height, width, 3), np.float32)
-    noisy_HWC = frame_HWC + noise * (0.9 * luma_HW1 + 0.45 * colour_HWC)
-    return np.clip(np.rint(noisy_HWC), 0, 255).astype(np.uint8)
+    sheet_HWC = _noise_sheet(noise, max(height, width) + _NOISE_SLACK_PX)
+    top, left = (int(start) for start in rng.integers(0, _NOISE_SLACK_PX, 2))
+    drawn_HWC = sheet_HWC[top : top + height, left : left + width]
+    if rng.random() < 0.5:
+        drawn_HWC = drawn_HWC[::-1]
+    if rng.random() < 0.5:
+        drawn_HWC = drawn_HWC[:, ::-1]
+    return np.asarray(cv2.add(frame_HWC, np.ascontiguousarray(drawn_HWC), dtype=cv2.CV_8U))
+
+
+@lru_cache(maxsize=4)
+def _noise_sheet(noise: float, side_px: int) -> Int16[np.ndarray, "s s 3"]:
+    """Noise in stock, of which each frame gets a piece from another place: drawing it anew takes longer than coding."""
+    rng = np.random.default_rng(side_px)
+    luma_SS1 = rng.standard_normal((side_px, side_px, 1), np.float32)
+    colour_SSC = rng.standard_normal((side_px, side_px, 3), np.float32)
+    return np.rint(noise * (0.9 * luma_SS1 + 0.45 * colour_SSC)).astype(np.int16)
 
 
 def _within(value: float, limit: float) -> float:

@@ -1,12 +1,13 @@
-"""How good the detector is, measured on clips it never saw: figures with intervals, tables by kind and coding, plots.
+"""How good the detector is, measured on clips it never saw: figures with intervals, tables by kind, coding and attack.
 
-`figures` judges scores wherever they come from; `evaluate` scores two folders of files, as a platform would send them.
+`figures` judges scores wherever they come from; `evaluate` scores two folders of files, as a platform would send them,
+and once more after each attack; `table` writes it down.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from detector.metrics import (
     auc,
     bootstrap,
     brier,
+    coverage_risk,
     equal_error_rate,
     expected_calibration_error,
     proportion,
@@ -26,10 +28,14 @@ from detector.metrics import (
 )
 from detector.picture import read_picture
 from detector.score import Detector
+from detector.trials import ATTACKS
 from watermark.media import Clip, decode_clip
 
 _PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
 _CLIPS = frozenset((".mp4", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg"))
+_COVERAGES = (0.25, 0.5, 0.75, 0.9, 1.0)
+_ATTACKED_FRAMES = 60
+"""Attacks are tried on the middle of a clip: coding all of it would take long and tell nothing more."""
 
 
 class Scored(NamedTuple):
@@ -88,6 +94,7 @@ def figures(scored: Sequence[Scored], point: OperatingPoint, *, seed: int = 0) -
             "fpr": _rounded(_share_at(authentic, point.threshold)),
         },
         "coverage": _rounded(proportion(sum(not clip.abstains for clip in scored), len(scored))),
+        "coverage_risk": [[coverage, round(risk, 4)] for coverage, risk in coverage_risk(p_N, labels_N, _COVERAGES)],
         "risk_when_covered": _rounded(_risk([clip for clip in scored if not clip.abstains], point.threshold)),
         "auc_by_synthetic_kind": {
             kind: auc_between(authentic, [clip for clip in synthetic if clip.kind == kind], seed=seed)
@@ -110,6 +117,7 @@ def evaluate(
     *,
     detector: Detector | None = None,
     plots_dir: Path | None = None,
+    with_attacks: bool = False,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
@@ -119,30 +127,42 @@ def evaluate(
         authentic_dir: recordings and photographs; nothing in it is animated or kept.
         synthetic_dir: outputs of a generator.
         detector: the shipped one where None.
-        plots_dir: where to write `detector.png` (ROC, reliability, scores), or None.
+        plots_dir: where to write `detector.png` (ROC, reliability, coverage and risk, scores), or None.
+        with_attacks: score each clip once more after each of `detector.trials.ATTACKS`.
         seed: of the resampling.
         progress: called with files done and files in all.
-    Returns: see `figures`, and `model_version`, `num_without_score`, `clips` with each file's score.
+    Returns: see `figures`, and `model_version`, `num_without_score`, `clips` with each file's score, and with
+        `with_attacks` the table `attacks`: what `figures` says of each.
     Raises: EmptyCorpusError: a folder has no readable media with a face. MediaError, PictureError: a file is damaged.
     """
     detector = detector or Detector.load()
     labelled = [(path, 0) for path in _media_in(authentic_dir)] + [(path, 1) for path in _media_in(synthetic_dir)]
     identities = {**_identities(authentic_dir), **_identities(synthetic_dir)}
+    attacks = ATTACKS if with_attacks else {}
     scored: list[Scored] = []
+    attacked: dict[str, list[Scored]] = {name: [] for name in attacks}
     num_without_score = 0
     for position, (path, label) in enumerate(labelled):
         clip, bits_per_pixel = _read(path)
-        score = detector.score(clip, bits_per_pixel=bits_per_pixel)
-        if score.p is None:
+        identity = identities.get(path, path.stem)
+        found = _scored(detector, clip, bits_per_pixel, path.name, identity, label)
+        if found is None:
             num_without_score += 1
         else:
-            kind = "clip" if isinstance(clip, Clip) else "picture"
-            identity = identities.get(path, path.stem)
-            scored.append(
-                Scored(path.name, identity, label, kind, score.p, bool(score.abstain), bits_per_pixel, score.face_px)
-            )
+            scored.append(found)
+            if isinstance(clip, Clip):
+                middle = _middle(clip)
+                for name, attack in attacks.items():
+                    found = _scored(detector, attack(middle), None, path.name, identity, label)
+                    attacked[name] += [found] if found is not None else []
         progress(position + 1, len(labelled))
     report = figures(scored, detector.operating_point, seed=seed)
+    if with_attacks:
+        report["attacks"] = {
+            name: figures(clips, detector.operating_point, seed=seed)
+            for name, clips in attacked.items()
+            if len({clip.label for clip in clips}) == 2
+        }
     if plots_dir is not None:
         plot(scored, detector.operating_point, plots_dir / "detector.png")
     clips = [{"name": c.name, "label": c.label, "p": round(c.p, 4), "abstains": c.abstains} for c in scored]
@@ -155,13 +175,13 @@ def evaluate(
 
 
 def plot(scored: Sequence[Scored], point: OperatingPoint, path: Path) -> None:
-    """One picture of three: ROC with the operating point, reliability, scores of both classes."""
+    """One picture of four: ROC with the operating point, reliability, coverage and risk, scores of both classes."""
     from matplotlib.figure import Figure
 
     p_N = np.array([clip.p for clip in scored])
     labels_N = np.array([clip.label for clip in scored], bool)
-    sheet = Figure(figsize=(13, 4), layout="constrained")
-    roc, reliability, scores = sheet.subplots(1, 3)
+    sheet = Figure(figsize=(16, 4), layout="constrained")
+    roc, reliability, coverage, scores = sheet.subplots(1, 4)
     thresholds = np.concatenate([[np.inf], np.unique(p_N)[::-1]])
     fpr = [(p_N[~labels_N] >= t).mean() for t in thresholds]
     tpr = [(p_N[labels_N] >= t).mean() for t in thresholds]
@@ -175,6 +195,9 @@ def plot(scored: Sequence[Scored], point: OperatingPoint, path: Path) -> None:
     reliability.plot([0, 1], [0, 1], ":", color="grey")
     reliability.plot([p_N[part].mean() for part in parts], [labels_N[part].mean() for part in parts], "o-")
     reliability.set(xlabel="stated probability", ylabel="frequency", title="Reliability")
+    steps = coverage_risk(p_N, labels_N, tuple(np.linspace(0.05, 1, 39)))
+    coverage.plot(*zip(*steps, strict=True))
+    coverage.set(xlabel="coverage, surest first", ylabel="wrong", title="Coverage and risk", ylim=(-0.005, None))
     for label, name in ((False, "authentic"), (True, "synthetic")):
         scores.hist(p_N[labels_N == label], bins=np.linspace(0, 1, 21), alpha=0.6, label=name)
     scores.axvline(point.threshold, color="black", linewidth=1)
@@ -182,6 +205,61 @@ def plot(scored: Sequence[Scored], point: OperatingPoint, path: Path) -> None:
     scores.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.savefig(path, dpi=110)
+
+
+_NAMES = {
+    "auc": "AUC",
+    "tpr_at_fpr_1pct": "found at 1 % false alarms",
+    "tpr_at_fpr_0.1pct": "found at 0.1 % false alarms",
+    "eer": "equal error rate",
+    "ece": "expected calibration error, at equal priors",
+    "brier": "Brier score, at equal priors",
+    "coverage": "coverage (does not abstain)",
+    "risk_when_covered": "wrong when it does not abstain",
+}
+
+
+def table(report: Mapping[str, Any]) -> str:
+    """The figures of an evaluation as Markdown: value, then its 95 % interval; attacks below."""
+    at = report["at_operating_point"]
+    rows = [(words, report[name]) for name, words in _NAMES.items()]
+    rows += [(f"found at the shipped threshold {at['threshold']:.3f}", at["tpr"]), ("false alarms there", at["fpr"])]
+    lines = [f"{report['num_authentic']} authentic and {report['num_synthetic']} synthetic clips, "]
+    lines[0] += f"{report['num_identities']} identities or files. Detector `{report['model_version']}`."
+    lines += ["", "| figure | value | 95 % |", "|---|---|---|"]
+    lines += [f"| {words} | {value:.3f} | {low:.3f}–{high:.3f} |" for words, (value, low, high) in rows]
+    lines += ["", "| surest share of the clips | wrong among them |", "|---|---|"]
+    lines += [f"| {coverage:.0%} | {risk:.3f} |" for coverage, risk in report["coverage_risk"]]
+    if report.get("attacks"):
+        lines += ["", "| attack | AUC | found at 1 % false alarms | found at the threshold | false alarms there |"]
+        lines += ["|---|---|---|---|---|"]
+        for name, found in report["attacks"].items():
+            at = found["at_operating_point"]
+            cells = (found["auc"], found["tpr_at_fpr_1pct"], at["tpr"], at["fpr"])
+            shown = " | ".join(f"{value:.3f} ({low:.3f}–{high:.3f})" for value, low, high in cells)
+            lines.append(f"| {name} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def _scored(
+    detector: Detector,
+    clip: Clip | np.ndarray,
+    bits_per_pixel: float | None,
+    name: str,
+    identity: str,
+    label: int,
+) -> Scored | None:
+    """None where there is no score: a picture, or no face."""
+    score = detector.score(clip, bits_per_pixel=bits_per_pixel)
+    if score.p is None:
+        return None
+    kind = "clip" if isinstance(clip, Clip) else "picture"
+    return Scored(name, identity, label, kind, score.p, bool(score.abstain), bits_per_pixel, score.face_px)
+
+
+def _middle(clip: Clip) -> Clip:
+    start = max(0, (len(clip.frames_THWC) - _ATTACKED_FRAMES) // 2)
+    return Clip(clip.frames_THWC[start : start + _ATTACKED_FRAMES], clip.rate_hz)
 
 
 def _media_in(folder: Path) -> list[Path]:

@@ -1,4 +1,5 @@
-"""What learns: one linear head on what the cells of the face do, within a frame and from one frame to the next.
+"""What learns: a linear head on what the cells of the face do, within a frame and from one frame to the next, and
+beside it the small networks of `detector.movement` on how the face moves. Their logits are summed.
 
 Each pair of consecutive frames becomes one row of numbers: how much every channel changes in the mouth, around the
 eyes and in the whole face, *relative to the edge of the crop* (a camera that shakes changes all of them alike), and how
@@ -19,6 +20,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Shaped
 
 from detector.model import GRID, NUM_CHANNELS
+from detector.movement import MovementHead
 
 # Rows and columns of the 14×14 grid; the crop is centred on the face box, so a region is about the same place in all.
 _REGIONS: Final[dict[str, tuple[slice, slice | list[int]]]] = {
@@ -73,6 +75,7 @@ class Heads:
         usual_F, spread_F: mean and standard deviation of each feature in the training material.
         weight_F, bias: of the logistic regression on standardised features.
         components_FD: directions in which the training material varies most.
+        movement: what was learnt of movement.
     """
 
     usual_F: Float32[np.ndarray, " f"]
@@ -80,18 +83,19 @@ class Heads:
     weight_F: Float32[np.ndarray, " f"]
     bias: float
     components_FD: Float32[np.ndarray, "f d"]
+    movement: MovementHead
 
     @property
     def num_parameters(self) -> int:
         """Numbers that decide; standardisation and sketch do not count."""
-        return len(self.weight_F) + 1
+        return len(self.weight_F) + 1 + self.movement.num_parameters
 
     def standardised(self, features_PF: Float32[np.ndarray, "p f"]) -> Float32[np.ndarray, "p f"]:
         """Features in standard deviations from the usual, cut off where no clip of the training material lies."""
         return np.clip((features_PF - self.usual_F) / self.spread_F, -_FARTHEST, _FARTHEST)
 
     def heat(self, cells_TCGG: Shaped[np.ndarray, "t c 14 14"]) -> Float32[np.ndarray, "p 14 14"]:
-        """What every place of the face contributes to the logit of its pair; the sum over all is logit minus bias.
+        """What every place of the face contributes to the linear part of its pair's logit; the bias is left out.
 
         A feature is a mean or a spread over the cells of a region, so its part is shared out among them: by how much
         each cell changes, or by how far it lies from the region's mean.
@@ -116,8 +120,8 @@ class Heads:
             region[..., columns] += np.einsum("pc,pcgh->pgh", part_PC, share)
         return heat_PGG
 
-    def judge(self, cells_TCGG: Shaped[np.ndarray, "t c 14 14"]) -> Judgement:
-        """Judge a clip from the cells of its pairs; at least one pair."""
+    def judge(self, cells_TCGG: Shaped[np.ndarray, "t c 14 14"], moves_PM: Float32[np.ndarray, "p m"]) -> Judgement:
+        """Judge a clip from the cells and the movements of its pairs; at least one pair."""
         standard_PF = self.standardised(pair_features(cells_TCGG)).astype(np.float64)
-        pairs_P = standard_PF @ self.weight_F + self.bias
+        pairs_P = standard_PF @ self.weight_F + self.bias + self.movement.logits(moves_PM)
         return Judgement(float(pairs_P.mean()), pairs_P, standard_PF.mean(axis=0) @ self.components_FD)

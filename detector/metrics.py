@@ -53,18 +53,46 @@ def equal_error_rate(scores_N: Scores, labels_N: Labels) -> float:
     return float((misses[nearest] + alarms[nearest]) / 2)
 
 
+def balanced_weights(labels_N: Labels) -> Float[np.ndarray, " n"]:
+    """Weights with which both classes count the same, and which sum to one: what `p` supposes."""
+    positive_N = np.asarray(labels_N, bool)
+    return np.where(positive_N, 0.5 / max(int(positive_N.sum()), 1), 0.5 / max(int((~positive_N).sum()), 1))
+
+
 def expected_calibration_error(p_N: Scores, labels_N: Labels, num_bins: int = 10) -> float:
-    """Mean distance between stated probability and frequency, over bins that hold equally many clips."""
+    """Mean distance between stated probability and frequency at equal priors, over bins of equal weight."""
     order = np.argsort(p_N, kind="stable")
-    parts = np.array_split(order, min(num_bins, len(order)))
-    labels = np.asarray(labels_N, float)
-    gaps = [len(part) * abs(np.asarray(p_N)[part].mean() - labels[part].mean()) for part in parts if len(part)]
-    return float(np.sum(gaps) / len(order))
+    p_N, labels_N = np.asarray(p_N)[order], np.asarray(labels_N, float)[order]
+    weights_N = balanced_weights(labels_N)
+    middles_N = np.cumsum(weights_N) - weights_N / 2
+    bins_N = np.minimum((middles_N * num_bins).astype(int), num_bins - 1)
+    gaps_N = np.bincount(bins_N, weights_N * (p_N - labels_N), num_bins)
+    return float(np.abs(gaps_N).sum() / weights_N.sum())
 
 
 def brier(p_N: Scores, labels_N: Labels) -> float:
-    """Mean squared distance between stated probability and outcome."""
-    return float(np.mean((np.asarray(p_N) - np.asarray(labels_N, float)) ** 2))
+    """Mean squared distance between stated probability and outcome, at equal priors."""
+    weights_N = balanced_weights(labels_N)
+    return float(np.average((np.asarray(p_N) - np.asarray(labels_N, float)) ** 2, weights=weights_N))
+
+
+def coverage_risk(p_N: Scores, labels_N: Labels, coverages: Sequence[float]) -> list[tuple[float, float]]:
+    """How often the likelier class is the wrong one, among the share of the clips that are surest; at equal priors.
+
+    Args:
+        coverages: shares of the weight that is judged.
+    Returns: each coverage with its risk.
+    """
+    p_N, labels_N = np.asarray(p_N), np.asarray(labels_N, bool)
+    order = np.argsort(-np.abs(p_N - 0.5), kind="stable")
+    weights_N = balanced_weights(labels_N)[order]
+    wrong_N = ((p_N >= 0.5) != labels_N)[order] * weights_N
+    covered_N = np.cumsum(weights_N)
+    found = []
+    for coverage in coverages:
+        last = min(int(np.searchsorted(covered_N, coverage - 1e-9)), len(covered_N) - 1)
+        found.append((float(coverage), float(wrong_N[: last + 1].sum() / covered_N[last])))
+    return found
 
 
 def proportion(num_hits: int, num_trials: int) -> Interval:

@@ -30,6 +30,7 @@ from detector.calibration import (
 from detector.errors import WeightsError
 from detector.face import FaceBox, crop_square
 from detector.heads import Heads, Judgement
+from detector.movement import MovementHead
 from detector.observation import Observation, Observer
 from watermark.media import Clip
 
@@ -38,8 +39,9 @@ MODEL_CARD = WEIGHTS.with_suffix(".md")
 
 LEAST_FRAMES = 16
 LEAST_FACE_PX = 64
-_FORMAT = "placet-detector-1"
+_FORMAT = "placet-detector-2"
 _HEAD_TENSORS = ("usual_F", "spread_F", "weight_F", "components_FD")
+_MOVEMENT_TENSORS = ("usual_M", "spread_M", "hidden_EMH", "hidden_bias_EH", "out_EH", "out_bias_E")
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ class Detector:
         too_few: tuple[Reason, ...],
         face: int = 0,
     ) -> DetectorScore:
-        judged = self._heads.judge(observation.cells_TCGG)
+        judged = self._heads.judge(observation.cells_TCGG, observation.moves_PM)
         logit = judged.logit
         conformal_set = self._calibration.conformal_set(logit, stratum)
         abstain = list(too_few)
@@ -247,7 +249,7 @@ class Detector:
             conformal_set=conformal_set,
             ood=self._calibration.novelty(judged.sketch_D),
             timeline=timeline,
-            frames_used=len(observation.frame_indices),
+            frames_used=observation.num_looked_at,
             num_faces=observation.num_faces,
             face_px=observation.face_px,
             abstain=tuple(abstain),
@@ -291,6 +293,7 @@ def write_weights(path: Path, weights: DetectorWeights) -> str:
     """Write heads, calibration and operating point into one file; returns the model version."""
     calibration = weights.calibration
     tensors = {f"heads.{name}": getattr(weights.heads, name) for name in _HEAD_TENSORS}
+    tensors |= {f"movement.{name}": getattr(weights.heads.movement, name) for name in _MOVEMENT_TENSORS}
     tensors |= {
         f"calibration.scores.{stratum}.{name}": scores_S.astype(np.float64)
         for (stratum, name), scores_S in calibration.scores.items()
@@ -321,7 +324,9 @@ def read_weights(path: Path) -> tuple[DetectorWeights, str]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if about.get("format") != _FORMAT:
             raise WeightsError(f"{path.name} is not in the form {_FORMAT}; reinstall, or train it again.")
-        heads = Heads(**{name: tensors[f"heads.{name}"] for name in _HEAD_TENSORS}, bias=float(about["bias"]))
+        movement = MovementHead(**{name: tensors[f"movement.{name}"] for name in _MOVEMENT_TENSORS})
+        parts = {name: tensors[f"heads.{name}"] for name in _HEAD_TENSORS}
+        heads = Heads(**parts, bias=float(about["bias"]), movement=movement)
         slope, offset = json.loads(about["curve"])
         scores = {(s, c): tensors[f"calibration.scores.{s}.{c}"] for s in STRATA for c in CLASSES}
         calibration = Calibration(

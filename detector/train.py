@@ -15,15 +15,17 @@ import numpy as np
 
 from detector.calibration import Calibration, OperatingPoint, Stratum, calibrate, choose_threshold, stratum_of
 from detector.card import CardFacts, model_card
+from detector.casting import Take, cast, recordings_in
 from detector.data import Example, ExampleStore, Item, Kind, Material, Quotas, plan, renders_in
 from detector.errors import EmptyCorpusError
 from detector.evaluate import Scored, auc_between, figures, plot
 from detector.fitting import Teaching, fit_heads
 from detector.heads import Heads
-from detector.metrics import proportion
+from detector.metrics import auc, bootstrap, proportion
 from detector.observation import Observer
 from detector.probes import probe_short_cuts
 from detector.score import LEAST_FACE_PX, WEIGHTS, DetectorWeights, write_weights
+from detector.trials import WITH_MARK, WITHOUT_MARK
 
 Progress = Callable[[str, int, int], None]
 
@@ -51,20 +53,42 @@ class _Judged(NamedTuple):
     sketch_D: np.ndarray
 
 
-def material_in(data_root: Path, renders: Path | None, watermark_key: bytes | None = None) -> Material:
+def material_in(
+    data_root: Path, renders: Path | None, watermark_key: bytes | None = None, *, earlier: Path | None = None
+) -> Material:
     """The material in the layout of the project's data folder.
 
     Args:
         data_root: has `portraits/officials`, `portraits/synthetic*`, `video/grid`, as far as they exist.
         renders: a folder of deliveries with an `index.jsonl`, or None.
         watermark_key: the key they are marked under.
+        earlier: another such folder, of earlier versions of the generator, under the marks of another instance.
     """
+    others = () if earlier is None else renders_in(earlier, earlier=True)
     return Material(
         protected_stills=_files(data_root, "portraits/officials/*.jpg"),
-        synthetic_stills=_files(data_root, "portraits/synthetic*/*.jpg"),
+        synthetic_stills=synthetic_portraits(data_root),
         talking_clips=_files(data_root, "video/grid/*.mpg"),
-        renders=renders_in(renders) if renders is not None else (),
+        renders=(renders_in(renders) if renders is not None else ()) + others,
         watermark_key=watermark_key,
+    )
+
+
+def synthetic_portraits(data_root: Path) -> tuple[Path, ...]:
+    """The portraits of synthetic identities in the layout of the project's data folder."""
+    return _files(data_root, "portraits/synthetic*/*.jpg")
+
+
+def cast_from(data_root: Path, *, num_takes: int, num_held_out: int, seed: int = 0) -> list[Take]:
+    """The takes to be rendered for a training on this material, see `detector.casting`. Raises: EmptyCorpusError."""
+    quotas = Quotas()
+    return cast(
+        synthetic_portraits(data_root),
+        recordings_in(data_root / "speech" / "kokoro"),
+        num_takes=num_takes,
+        num_held_out=num_held_out,
+        shares=(quotas.train, quotas.calibrate),
+        seed=seed,
     )
 
 
@@ -76,6 +100,7 @@ def train(
     quotas: Quotas | None = None,
     teaching: Teaching | None = None,
     seed: int = 0,
+    command: str = "",
     progress: Progress = lambda stage, done, total: None,
 ) -> TrainingReport:
     """Train a detector and write it, its model card and its plots.
@@ -87,6 +112,7 @@ def train(
         quotas: how much is made of what.
         teaching: how the head is taught.
         seed: of everything drawn by chance.
+        command: for the card: how the training was started, and from which state of the code.
         progress: called with the stage and how far it is.
     Raises: EmptyCorpusError, LeakyCorpusError, BackboneError, MediaError, PictureError.
     """
@@ -94,7 +120,8 @@ def train(
     # (1) material -> examples
     items = plan(material, quotas, seed)
     examples = _examples(items, material, scratch, progress)
-    by_split = {split: [e for e in examples if e.item.split == split] for split in ("train", "calibrate", "test")}
+    ordinary = [example for example in examples if not example.item.trial]
+    by_split = {split: [e for e in ordinary if e.item.split == split] for split in ("train", "calibrate", "test")}
     # (2) heads, from the training identities alone
     progress("teach", 0, 1)
     heads = fit_heads(by_split["train"], teaching)
@@ -114,9 +141,11 @@ def train(
         **figures(scored, point, seed=seed),
         "auc_of_self_blended": _self_blended(_judge(heads, by_split["test"]), calibration, seed),
         "render_against_own_still": _paired_figures(tested, calibration, point, seed),
+        "trials": trial_table(heads, calibration, point, examples, seed),
+        "mark": mark_difference(heads, examples, seed),
         "short_cut_probes": {
             name: [round(float(value), 4) for value in interval]
-            for name, interval in probe_short_cuts(examples, seed=seed).items()
+            for name, interval in probe_short_cuts(ordinary, seed=seed).items()
         },
         "num_examples": _counts(examples),
     }
@@ -126,10 +155,12 @@ def train(
         version,
         heads.num_parameters,
         _sources(material),
+        _variants(material),
         material.mark_share,
         quotas,
         teaching,
         seed,
+        command,
     )
     weights.with_suffix(".md").write_text(model_card(facts, report, point))
     plot(scored, point, weights.with_suffix(".png"))
@@ -161,6 +192,55 @@ def tested_p(tested: Sequence[_Judged], calibration: Calibration) -> dict[str, f
     return highest
 
 
+def trial_table(
+    heads: Heads, calibration: Calibration, point: OperatingPoint, examples: Sequence[Example], seed: int
+) -> dict[str, dict[str, Any]]:
+    """How renders are told from authentic clips in each trial, and in each variant that was held out.
+
+    Returns: by trial: area under the curve and share found at 1 % false alarms with intervals, shares above the shipped
+        threshold, numbers of clips. Trials that lack a class are left out.
+    """
+    table: dict[str, dict[str, Any]] = {}
+    for trial in dict.fromkeys(example.item.trial for example in examples if example.item.trial):
+        judged = _judge(heads, [example for example in examples if example.item.trial == trial])
+        scored = [_scored(one, calibration) for one in judged]
+        if len({clip.label for clip in scored}) == 2:
+            found = figures(scored, point, seed=seed)
+            kept = ("num_authentic", "num_synthetic", "auc", "tpr_at_fpr_1pct", "at_operating_point", "coverage")
+            table[trial] = {name: found[name] for name in kept}
+    return table
+
+
+def mark_difference(heads: Heads, examples: Sequence[Example], seed: int) -> list[float]:
+    """Area under the curve with marks on all clips, less that with marks on none of the same clips.
+
+    Returns: value, low and high end of its interval; empty where the trials were not made.
+    """
+    by_item: dict[str, dict[str, Example]] = {}
+    for example in examples:
+        if example.item.trial in (WITH_MARK, WITHOUT_MARK):
+            name = example.item.name.removesuffix(example.item.trial)
+            by_item.setdefault(name, {})[example.item.trial] = example
+    pairs = [found for found in by_item.values() if len(found) == 2]
+    labels_N = np.array([found[WITH_MARK].item.label for found in pairs])
+    if len(set(labels_N.tolist())) < 2:
+        return []
+    logits_N2 = np.array(
+        [
+            [heads.judge(found[trial].cells_TCGG, found[trial].moves_PM).logit for trial in (WITH_MARK, WITHOUT_MARK)]
+            for found in pairs
+        ]
+    )
+    groups = [found[WITH_MARK].item.identity for found in pairs]
+    rows_N = np.arange(len(pairs), dtype=np.float64)
+
+    def difference(drawn_N: np.ndarray, drawn_labels_N: np.ndarray) -> float:
+        both_N2 = logits_N2[drawn_N.astype(int)]
+        return auc(both_N2[:, 0], drawn_labels_N) - auc(both_N2[:, 1], drawn_labels_N)
+
+    return [round(value, 4) for value in bootstrap(difference, rows_N, labels_N, groups, seed=seed)]
+
+
 def _files(root: Path, pattern: str) -> tuple[Path, ...]:
     return tuple(sorted(root.glob(pattern)))
 
@@ -179,7 +259,7 @@ def _examples(items: list[Item], material: Material, scratch: Path, progress: Pr
 def _judge(heads: Heads, examples: Sequence[Example]) -> list[_Judged]:
     judged = []
     for example in examples:
-        judgement = heads.judge(example.cells_TCGG)
+        judgement = heads.judge(example.cells_TCGG, example.moves_PM)
         judged.append(_Judged(example, judgement.logit, judgement.sketch_D))
     return judged
 
@@ -209,7 +289,7 @@ def _p_of(judged: Sequence[_Judged], calibration: Calibration) -> np.ndarray:
 
 
 def _scored(one: _Judged, calibration: Calibration) -> Scored:
-    item, bits_per_pixel = one.example.item, float(one.example.coding_4[0])
+    item, bits_per_pixel = one.example.item, float(one.example.coding_4[0]) or None
     is_ambiguous = len(calibration.conformal_set(one.logit, stratum_of(bits_per_pixel))) == 2
     abstains = is_ambiguous or calibration.is_outlier(one.sketch_D)
     p = calibration.probability(one.logit)
@@ -246,13 +326,17 @@ def _paired_figures(
 
 
 def _counts(examples: Sequence[Example]) -> dict[str, int]:
-    counted = Counter(f"{example.item.split}/{example.item.kind}" for example in examples)
+    counted = Counter(f"{e.item.split}/{e.item.kind}" + (" (trials)" if e.item.trial else "") for e in examples)
     return dict(sorted(counted.items()))
 
 
 def _sources(material: Material) -> dict[str, int]:
     stills_and_clips = (*material.protected_stills, *material.synthetic_stills, *material.talking_clips)
     return dict(Counter(path.parent.name for path in stills_and_clips) + Counter(renders=len(material.renders)))
+
+
+def _variants(material: Material) -> dict[str, int]:
+    return dict(Counter(render.variant or "unnamed" for render in material.renders))
 
 
 def _described(examples: Sequence[Example]) -> str:

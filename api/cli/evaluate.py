@@ -197,19 +197,28 @@ def _persona_delivery(folder: Path, home: Path | None) -> tuple[Path, tuple[byte
 def evaluate_detector(
     authentic: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of recordings.")],
     synthetic: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of generated media.")],
-    plots: Annotated[Path | None, typer.Option(file_okay=False, help="Where to write plots.")] = None,
+    plots: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Where to write plots, and the figures as detector.md.")
+    ] = None,
+    attacks: Annotated[bool, typer.Option("--attacks", help="Also after coding, resizing, blur, filming.")] = False,
     as_json: Json = False,
 ) -> None:
     """How well the detector tells two folders apart, with bootstrap intervals."""
     from detector.evaluate import evaluate as evaluate_folders
+    from detector.evaluate import table as detector_table
 
     with reporting(as_json):
         with progress_bar("scoring") as tell:
             report = evaluate_folders(
-                authentic, synthetic, plots_dir=plots, progress=lambda done, total: tell(done / total)
+                authentic,
+                synthetic,
+                plots_dir=plots,
+                with_attacks=attacks,
+                progress=lambda done, total: tell(done / total),
             )
-        shown = {name: value for name, value in report.items() if name != "clips"}
-        emit(as_json, report, "\n".join(f"{name:<24} {value}" for name, value in shown.items()))
+        if plots is not None:
+            (plots / "detector.md").write_text(detector_table(report))
+        emit(as_json, report, detector_table(report))
 
 
 def _files(place: Path, suffixes: frozenset[str]) -> list[Path]:

@@ -153,27 +153,49 @@ def train_motion(
 @train.command("detector")
 def train_detector(
     data: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of authentic and synthetic media.")],
-    scratch: Annotated[Path, typer.Option(file_okay=False, help="Where to keep examples between trainings.")],
+    scratch: Annotated[Path, typer.Option(file_okay=False, help="Keeps renders and examples; goes on there.")],
     out: Annotated[Path, typer.Option(help="Weights file to write.")],
-    renders: Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="Folder of deliveries.")] = None,
+    takes: Annotated[int, typer.Option(min=0, help="Renders to make, one per synthetic portrait.")] = 84,
+    held_out: Annotated[int, typer.Option(min=0, help="Renders more, of the variant that only measures.")] = 16,
+    earlier: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Renders of earlier versions: they only teach.")
+    ] = None,
+    protected: Annotated[int, typer.Option(min=0, help="Protected portraits to use, at most.")] = 160,
+    trials: Annotated[int, typer.Option(min=0, help="Renders of the test split that go through every trial.")] = 10,
+    note: Annotated[str, typer.Option(help="For the card: from which state of the code.")] = "",
     seed: Annotated[int, typer.Option(help="Of everything drawn by chance.")] = 0,
     home: Home = None,
     as_json: Json = False,
 ) -> None:
-    """Train the detector's heads on renders that came through the gate."""
-    from detector.train import material_in
+    """Render synthetic identities through the gate, teach the detector on them, and write weights, card and plots.
+
+    May be stopped at any time: renders and examples that are there are not made again.
+    """
+    from api.evaluation import laboratory
+    from api.training import INDEX, render_takes
+    from detector.data import Quotas
+    from detector.train import cast_from, material_in
     from detector.train import train as train_heads
     from policy.keys import KeyRing
 
     with reporting(as_json):
-        settings = settings_for(home)
-        key = None if renders is None else KeyRing.load(settings.home / "keys", settings.key_access).watermark_key
+        settings, renders = settings_for(home), scratch / "renders"
+        if takes:
+            with laboratory(settings) as service, progress_bar("rendering") as tell:
+                cast = cast_from(data, num_takes=takes, num_held_out=held_out, seed=seed)
+                render_takes(service, cast, renders, progress=lambda done, total: tell(done / max(total, 1)))
+        key = KeyRing.load(settings.home / "keys", settings.key_access).watermark_key if takes else None
         with progress_bar("training") as tell:
             report = train_heads(
-                material_in(data, renders, key),
+                material_in(data, renders if (renders / INDEX).is_file() else None, key, earlier=earlier),
                 scratch=scratch,
                 weights=out,
+                quotas=Quotas(protected=protected, trials=trials),
                 seed=seed,
+                command=f"placet train detector --takes {takes} --held-out {held_out} --protected {protected} "
+                f"--trials {trials} --seed {seed}"
+                + (" --earlier DIR" if earlier else "")
+                + (f" ({note})" if note else ""),
                 progress=lambda _stage, done, total: tell(done / max(total, 1)),
             )
         result = {"model_version": report.model_version, "weights": str(report.weights), "figures": report.figures}

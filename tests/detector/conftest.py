@@ -11,12 +11,16 @@ import pytest
 import torch
 
 from detector.data import Material, Quotas
+from detector.fitting import Teaching
 from detector.observation import Observer
 from detector.score import Detector
 from detector.train import TrainingReport, train
 from tests.detector.drawing import draw_face
 
-QUOTAS = Quotas(train=0.5, calibrate=0.25, blended_share=1.0)
+QUOTAS = Quotas(
+    train=0.5, calibrate=0.25, protected_train=0.5, protected_calibrate=0.25, blended_share=1.0, trials=0, num_frames=16
+)
+TEACHING = Teaching(num_members=1, num_hidden=8, num_steps=60)
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ def small_training(tmp_path_factory: pytest.TempPathFactory) -> SmallTraining:
         scratch=scratch,
         weights=tmp_path_factory.mktemp("weights") / "detector.safetensors",
         quotas=QUOTAS,
+        teaching=TEACHING,
         seed=7,
     )
     return SmallTraining(report, Detector.load(report.weights), material, scratch)

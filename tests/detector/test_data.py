@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from detector.blend import self_blend
 from detector.camera import CameraStyle, film_still, sway
 from detector.channel import Channel, deliver, without_mark
 from detector.data import (
+    EARLIER,
+    VARIANT,
     Item,
     Kind,
     Material,
@@ -26,6 +29,7 @@ from detector.data import (
 )
 from detector.errors import EmptyCorpusError, LeakyCorpusError
 from detector.observation import Observer
+from detector.trials import TRIALS
 from tests.detector.drawing import draw_face
 from watermark.embed import Embedder
 from watermark.media import Clip
@@ -62,10 +66,49 @@ def test_an_identity_is_in_one_split(items: list[Item]) -> None:
 
 
 def test_every_render_has_its_own_still_on_the_same_journey(items: list[Item]) -> None:
-    stills = {(item.pair, item.identity) for item in items if item.kind is Kind.FILMED_STILL}
+    stills = {(item.pair, item.identity, item.trial) for item in items if item.kind is Kind.FILMED_STILL}
     renders = [item for item in items if item.kind is Kind.RENDER]
-    assert len(renders) == 8 * 2 * Quotas().render_takes
-    assert all((item.pair, item.identity) in stills for item in renders)
+    assert len([item for item in renders if not item.trial]) == 8 * 2
+    assert all((item.pair, item.identity, item.trial) in stills for item in renders)
+
+
+def test_trials_are_of_the_test_split_and_go_another_way_with_the_same_take(items: list[Item]) -> None:
+    ordinary = {item.name: item for item in items if not item.trial}
+    trials = [item for item in items if item.trial]
+    assert {item.trial for item in trials} == set(TRIALS)
+    for item in trials:
+        origin = ordinary[item.name.removesuffix(f"/{item.trial}")]
+        assert item.split == "test"
+        assert (item.seed, item.pair, item.label) == (origin.seed, origin.pair, origin.label)
+
+
+def test_what_is_held_out_only_measures_and_only_on_faces_of_the_test_split() -> None:
+    known = material()
+    held_out = tuple(replace(r, name=f"{r.name}-x", variant="other", held_out=True) for r in known.renders[:16:2])
+    found = plan(replace(known, renders=known.renders + held_out), Quotas(), 0)
+    ordinary = [item for item in found if item.trial != f"{VARIANT}other"]
+    assert {item.name for item in ordinary} == {item.name for item in plan(known, Quotas(), 0)}
+    others = [item for item in found if item.trial == f"{VARIANT}other"]
+    assert {item.split for item in others} == {"test"}
+    assert {item.label for item in others} == {0, 1}
+
+
+def test_earlier_versions_only_teach_and_a_voice_stays_in_its_split() -> None:
+    known = material()
+    stated = tuple(replace(render, split="test", voice="c") for render in known.renders)
+    earlier = tuple(
+        Render(f"e{i}{voice}", f"synthetic/{i:02d}", voice, Path("e.mp4"), MarkId(i), EARLIER, has_this_key=False)
+        for i in range(6, 20)
+        for voice in "cd"
+    )
+    found = plan(replace(known, renders=stated + earlier), Quotas(), 0)
+    renders = [item.render for item in found if item.render is not None and item.split != "test"]
+    assert renders
+    assert {render.variant for render in renders} == {EARLIER}
+    assert {render.voice for render in renders} == {"d"}, "the other voice is of the test split"
+    leaking = [replace(render, split="train") for render in known.renders[:1]]
+    with pytest.raises(LeakyCorpusError):
+        plan(replace(known, renders=(*stated, replace(leaking[0], identity="synthetic/19", voice="c"))), Quotas(), 0)
 
 
 def test_protected_and_talking_people_are_in_both_classes_but_never_rendered(items: list[Item]) -> None:
@@ -154,13 +197,15 @@ def test_a_mark_is_taken_off_by_the_holder_of_the_key() -> None:
     plain = np.stack([draw_face(2, 256)] * 8)
     marked = Embedder(b"k" * 32, MarkId(77), 256, 256, 25.0).apply(plain)
     restored = without_mark(Clip(marked, 25.0), b"k" * 32, MarkId(77)).frames_THWC
+    part = without_mark(Clip(marked[3:], 25.0), b"k" * 32, MarkId(77), first_index=3).frames_THWC
+    assert (part == restored[3:]).all()
     # what remains is the rounding, with its dither
     assert np.abs(marked.astype(int) - plain).mean() > 2 * np.abs(restored.astype(int) - plain).mean()
 
 
-def test_deliveries_are_marked_by_their_share(rng: np.random.Generator) -> None:
+def test_deliveries_are_marked_as_wished(rng: np.random.Generator) -> None:
     frames_THWC = np.stack([np.full((128, 128, 3), 128, np.uint8)] * 6)
-    spread = [deliver(frames_THWC, 25.0, rng, mark_share=share).frames_THWC.std() for share in (0.0, 1.0)]
+    spread = [deliver(frames_THWC, 25.0, rng, is_marked=is_marked).frames_THWC.std() for is_marked in (False, True)]
     assert spread[0] < 0.5 < spread[1]
 
 
@@ -170,7 +215,7 @@ def test_both_classes_become_alike_examples(observer: Observer, tmp_path: Path, 
 
     path = tmp_path / "still.png"
     cv2.imwrite(str(path), draw_face(8)[..., ::-1])
-    item = Item("x", kind, "drawn/8", "drawn", "train", "pair", 11, path)
+    item = Item("x", kind, "drawn/8", "drawn", "train", "pair", 11, path, num_frames=16)
     example = make_example(item, observer)
     assert example is not None
     if kind is Kind.SELF_BLENDED_STILL:
@@ -178,5 +223,6 @@ def test_both_classes_become_alike_examples(observer: Observer, tmp_path: Path, 
         assert again is not None
         assert (example.cells_TCGG == again.cells_TCGG).all()
     assert example.cells_TCGG.dtype == np.float16
+    assert len(example.moves_PM) == len(example.cells_TCGG) / 2
     assert example.thumbnail_HWC.shape == (16, 16, 3)
     assert example.face_px > 64

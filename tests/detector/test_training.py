@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ import pytest
 from detector.data import Example, ExampleStore, plan
 from detector.errors import EmptyCorpusError, WeightsError
 from detector.evaluate import evaluate
-from detector.fitting import Teaching, fit_heads
+from detector.fitting import fit_heads
 from detector.heads import NUM_FEATURES, pair_features
 from detector.metrics import auc
 from detector.model import NUM_CHANNELS
@@ -20,7 +21,7 @@ from detector.observation import Observer
 from detector.probes import probe_short_cuts
 from detector.score import Detector, read_weights, write_weights
 from detector.train import operating_point_on
-from tests.detector.conftest import QUOTAS, SmallTraining
+from tests.detector.conftest import QUOTAS, TEACHING, SmallTraining
 from tests.detector.drawing import draw_face
 from watermark.encoding import encode_clip
 from watermark.media import Clip
@@ -36,29 +37,31 @@ def examples(small_training: SmallTraining, observer: Observer) -> list[Example]
 
 def test_the_head_overfits_a_few_clips(examples: list[Example]) -> None:
     few = [example for example in examples if example.item.split == "train"][:8]
-    heads = fit_heads(few, Teaching(ridge=1.0))
-    logits = np.array([heads.judge(example.cells_TCGG).logit for example in few])
+    heads = fit_heads(few, replace(TEACHING, ridge=1.0))
+    logits = np.array([heads.judge(example.cells_TCGG, example.moves_PM).logit for example in few])
     assert auc(logits, np.array([example.item.label for example in few])) == 1.0
 
 
 def test_teaching_is_repeatable(examples: list[Example]) -> None:
-    first, second = fit_heads(examples, Teaching()), fit_heads(examples, Teaching())
+    first, second = fit_heads(examples, TEACHING), fit_heads(examples, TEACHING)
     assert np.array_equal(first.weight_F, second.weight_F)
     assert np.array_equal(first.components_FD, second.components_FD)
-    assert not np.array_equal(first.weight_F, fit_heads(examples, Teaching(ridge=0.5)).weight_F)
+    assert np.array_equal(first.movement.hidden_EMH, second.movement.hidden_EMH)
+    assert not np.array_equal(first.weight_F, fit_heads(examples, replace(TEACHING, ridge=0.5)).weight_F)
 
 
 def test_one_class_alone_is_refused(examples: list[Example]) -> None:
     authentic = [example for example in examples if not example.item.label]
     with pytest.raises(EmptyCorpusError):
-        fit_heads(authentic, Teaching())
+        fit_heads(authentic, TEACHING)
 
 
 def test_a_clip_is_the_mean_of_its_pairs(examples: list[Example]) -> None:
-    heads = fit_heads(examples, Teaching())
+    heads = fit_heads(examples, TEACHING)
     cells_TCGG = examples[0].cells_TCGG
-    whole = heads.judge(cells_TCGG)
-    parts = [heads.judge(cells_TCGG[start : start + 2]).logit for start in range(0, len(cells_TCGG), 2)]
+    moves_PM = examples[0].moves_PM
+    whole = heads.judge(cells_TCGG, moves_PM)
+    parts = [heads.judge(cells_TCGG[2 * p : 2 * p + 2], moves_PM[p : p + 1]).logit for p in range(len(moves_PM))]
     assert whole.pairs_P == pytest.approx(parts)
     assert whole.logit == pytest.approx(np.mean(parts))
 
@@ -93,6 +96,7 @@ def test_weights_come_back_as_they_were(small_training: SmallTraining, tmp_path:
     assert again.operating_point == weights.operating_point
     assert again.calibration.scores.keys() == weights.calibration.scores.keys()
     assert again.heads.bias == weights.heads.bias
+    assert np.array_equal(again.heads.movement.out_EH, weights.heads.movement.out_EH)
     assert np.array_equal(again.heads.weight_F, weights.heads.weight_F)
 
 
