@@ -179,7 +179,7 @@ def test_a_clip_without_manifest_or_mark(small_training: SmallTraining, tmp_path
     check_shape(report)
     assert report["layers"]["c2pa"]["state"] == "absent"
     assert report["layers"]["watermark"]["state"] == "not_detected"
-    assert report["media"]["frames_used"] == 16
+    assert report["media"]["frames_used"] >= 16
     assert report["media"]["faces"] == 1
     assert report["verdict"] in ("likely_manipulated", "no_evidence", "abstain")
     timeline = report["layers"]["detector"]["timeline"]
