@@ -22,7 +22,8 @@ from policy.errors import PasskeyError
 from policy.gate import Gate
 from policy.identity import check_identifier
 
-StaffKind = Literal["auditor", "operator"]
+StaffKind = Literal["auditor", "operator", "researcher"]
+_PREFIX_BY_KIND = {"auditor": "aud", "operator": "op", "researcher": "res"}
 _TOKEN_NUM_BYTES = 24
 _CHALLENGE_NUM_BYTES = 32
 
@@ -41,19 +42,27 @@ class InvitationBook:
     """Invitations of staff, each an entry in the log first."""
 
     def __init__(
-        self, database: Database, gate: Gate, passkeys: PasskeyBook, now: Callable[[], float], *, lifetime_s: float
+        self,
+        database: Database,
+        gate: Gate,
+        passkeys: PasskeyBook,
+        now: Callable[[], float],
+        *,
+        lifetime_s: float,
+        researcher_budget_s: float = 0.0,
     ) -> None:
         self._database = database
         self._gate = gate
         self._passkeys = passkeys
         self._now = now
         self._lifetime_s = lifetime_s
+        self._researcher_budget_s = researcher_budget_s  # of video per day, until an operator says otherwise
 
     def invite(self, kind: StaffKind, *, name: str, org: str, invited_by: str) -> Invited:
         """Make a link for one person. Raises: IdentityError: `org` is not an identifier."""
         check_identifier(org, "org")
         token = secrets.token_urlsafe(_TOKEN_NUM_BYTES)
-        client_id = f"{'op' if kind == 'operator' else 'aud'}_{secrets.token_hex(8)}"
+        client_id = f"{_PREFIX_BY_KIND[kind]}_{secrets.token_hex(8)}"
         now = self._now()
         with self._database.write() as db:
             evidence = self._gate.record(
@@ -128,6 +137,7 @@ class InvitationBook:
             jwks={"keys": []},
             scopes=sorted(SCOPES_BY_KIND[invitation.kind]),
             roles=[invitation.kind],
+            budget_s_per_day=self._researcher_budget_s if invitation.kind == "researcher" else 0.0,
             created_at=self._now(),
             log_index=evidence.index,
         )

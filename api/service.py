@@ -134,7 +134,12 @@ class Service:
             self.database, self.gate, now, idle_s=settings.session_idle_s, lifetime_s=settings.session_lifetime_s
         )
         self.invitations = InvitationBook(
-            self.database, self.gate, self.passkeys, now, lifetime_s=settings.invitation_lifetime_s
+            self.database,
+            self.gate,
+            self.passkeys,
+            now,
+            lifetime_s=settings.invitation_lifetime_s,
+            researcher_budget_s=settings.budget_s_per_day,
         )
         self.consents = ConsentBook(self.database, self.gate, self.passkeys, self.clients.display_name, now)
         self.faces = FaceGallery(self.database, self.keys)

@@ -11,7 +11,7 @@ from api.cli.places import Home, Url, operator_client
 
 
 def invite(
-    role: Annotated[str, typer.Option(help="operator or auditor.")],
+    role: Annotated[str, typer.Option(help="operator, auditor or researcher.")],
     name: Annotated[str, typer.Option(help="Whom the link is for.")],
     org: Annotated[str, typer.Option(help="Short identifier of the organisation.")] = "local-operator",
     home: Home = None,

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from api.console.pages import render
 from api.console.session import FromOurScript, at_named_origin, set_session_cookie
+from api.console.site import HOME_BY_KIND
 from api.deps import Operator, ServiceDep, limited
 from api.errors import NotFoundError
 from api.invitations import StaffKind
@@ -76,6 +77,6 @@ def begin(request: Request, service: ServiceDep, token: str) -> JSONResponse:
 def finish(request: Request, service: ServiceDep, token: str, body: Annotated[dict[str, Any], Body()]) -> JSONResponse:
     client_id = service.invitations.accept(token, body.get("credential"))
     cookie, session = service.sessions.open(client_id)
-    answer = JSONResponse({"next": "/operate" if session.kind == "operator" else "/audit"})
+    answer = JSONResponse({"next": HOME_BY_KIND[session.kind]})
     set_session_cookie(request, answer, cookie)
     return answer

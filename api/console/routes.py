@@ -6,7 +6,7 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from api.console import audit, authorize, check, invitations, me, me_consents, me_enrol, operate, site
+from api.console import audit, authorize, check, invitations, me, me_consents, me_enrol, operate, site, studio
 
 ROUTERS: Final[tuple[APIRouter, ...]] = (
     site.router,
@@ -16,6 +16,7 @@ ROUTERS: Final[tuple[APIRouter, ...]] = (
     me_enrol.router,
     audit.router,
     operate.router,
+    studio.router,
     authorize.router,
     invitations.router,
     invitations.api_router,

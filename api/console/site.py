@@ -24,7 +24,7 @@ from api.errors import NotFoundError
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(at_named_origin)])
 
-HOME_BY_KIND: Final = {"subject": "/me", "auditor": "/audit", "operator": "/operate"}
+HOME_BY_KIND: Final = {"subject": "/me", "researcher": "/studio", "auditor": "/audit", "operator": "/operate"}
 """Where somebody is taken after signing in, if they were not on the way to another page."""
 
 Fetched = Annotated[dict[str, Any], Body()]
