@@ -28,6 +28,9 @@ MAX_TIME_S: Final = 600.0
 
 Framing = Literal["square", "full"]
 PoseMode = Literal["offset", "track"]
+Lips = Literal["clip", "speech"]
+LIPS_OF_CLIP: Final[Lips] = "clip"
+LIPS_OF_SPEECH: Final[Lips] = "speech"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,23 @@ _IN_NO_MOOD: Final = Curve((0.0,), ((0.0,) * len(EMOTIONS),))
 
 
 @dataclass(frozen=True)
+class SyntheticVoice:
+    """A voice that nobody spoke with.
+
+    Attributes:
+        engine: name and version of the program that made it.
+        language: BCP 47 tag.
+        voice: the engine's name for it.
+        text_sha256: of the text that was spoken.
+    """
+
+    engine: str
+    language: str
+    voice: str
+    text_sha256: str
+
+
+@dataclass(frozen=True)
 class MotionControls:
     """What a client asks of the movement, parsed. `MotionControls.from_json` reads what is sent.
 
@@ -79,6 +99,8 @@ class MotionControls:
         framing: "square" for 512×512 around the face, "full" for the whole portrait.
         face: which face of a portrait that shows several: "largest", or counted from the left; None if it must show
             just one.
+        driving: with a driving clip: whether the lips follow that clip or the speech. None without one.
+        voice: of speech that was made from text: engine, language, voice. Set by whoever made it, None for a recording.
     """
 
     seed: int = 0
@@ -92,6 +114,8 @@ class MotionControls:
     emotion: Curve = _IN_NO_MOOD
     framing: Framing = "square"
     face: FaceChoice = None
+    driving: Lips | None = None
+    voice: SyntheticVoice | None = None
 
     @classmethod
     def from_json(cls, controls: Mapping[str, Any]) -> MotionControls:
@@ -204,6 +228,23 @@ def _face(field: str, value: object) -> FaceChoice:
     return value
 
 
+def _driving(field: str, value: object) -> Lips:
+    if not isinstance(value, Mapping) or set(value) != {"lips"}:
+        raise ControlError(field, f'{field} must be {{"lips": "clip"}} or {{"lips": "speech"}}.')
+    lips: Lips = _choice(f"{field}.lips", value["lips"], (LIPS_OF_CLIP, LIPS_OF_SPEECH))
+    return lips
+
+
+def _voice(field: str, value: object) -> SyntheticVoice:
+    names = [each.name for each in fields(SyntheticVoice)]
+    if not isinstance(value, Mapping) or set(value) != set(names):
+        raise ControlError(field, f"{field} is set where speech is made from text, with {', '.join(names)}.")
+    for name in names:
+        if not isinstance(value[name], str) or not 0 < len(value[name]) <= 64 or not value[name].isprintable():
+            raise ControlError(field, f"{field}.{name} must be a text of 1 to 64 characters.")
+    return SyntheticVoice(**value)
+
+
 _READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "seed": lambda field, value: _whole(field, value, 0, LARGEST_SEED),
     "intensity": _curve(_scalar(0.0, 1.5)),
@@ -215,4 +256,6 @@ _READERS: Final[dict[str, Callable[[str, Any], Any]]] = {
     "emotion": _curve(_emotion),
     "framing": lambda field, value: _choice(field, value, ("square", "full")),
     "face": _face,
+    "driving": _driving,
+    "voice": _voice,
 }

@@ -14,6 +14,17 @@ The tree, with the stable `code` of each leaf::
     │   ├── FaceTooSmallError               portrait.face_too_small     422
     │   ├── MouthHiddenError                portrait.mouth_hidden       422
     │   └── FaceTurnedAwayError             portrait.face_turned_away   422
+    ├── DrivingError                        driving                     422
+    │   ├── DriverFaceError                 driving.face                422
+    │   ├── SeveralDriversError             driving.several_faces       422
+    │   ├── DrivingTooShortError            driving.too_short           422
+    │   ├── DrivingSilentError              driving.no_sound            422
+    │   └── MovementError                   driving.movement            422
+    ├── VoiceError                          voice                       422
+    │   ├── NoVoiceEngineError              voice.no_engine             503
+    │   ├── NoSuchVoiceError                voice.unknown               422
+    │   ├── UnspeakableTextError            voice.text                  422
+    │   └── VoiceFailedError                voice.failed                503
     ├── ControlError                        control                     422
     ├── WeightsError                        weights                     500
     ├── TemplateError                       template                    500
@@ -155,6 +166,82 @@ class MouthHiddenError(PortraitError):
 
     def __init__(self) -> None:
         super().__init__("The mouth cannot be seen; please send a portrait with nothing in front of the lips.")
+
+
+class DrivingError(GeneratorError):
+    """The driving clip cannot be used as it stands."""
+
+    code = "driving"
+
+
+class DriverFaceError(DrivingError):
+    """No face is seen well enough all through the clip."""
+
+    code = "driving.face"
+
+
+class SeveralDriversError(DrivingError):
+    """More than one person is in the clip, and whose movement is meant cannot be said.
+
+    Attributes:
+        num_faces: how many were found.
+    """
+
+    code = "driving.several_faces"
+
+    def __init__(self, num_faces: int) -> None:
+        super().__init__(f"The driving clip shows {num_faces} faces; please crop it so that it shows only the driver.")
+        self.num_faces = num_faces
+
+
+class DrivingTooShortError(DrivingError):
+    """There is nothing to follow."""
+
+    code = "driving.too_short"
+
+
+class DrivingSilentError(DrivingError):
+    """The clip is to be its own speech, and has no sound."""
+
+    code = "driving.no_sound"
+
+
+class MovementError(DrivingError):
+    """Bytes that are no movement."""
+
+    code = "driving.movement"
+
+
+class VoiceError(GeneratorError):
+    """Speech could not be made from text."""
+
+    code = "voice"
+
+
+class NoVoiceEngineError(VoiceError):
+    """No text-to-speech engine is installed."""
+
+    code = "voice.no_engine"
+    http_status = 503
+
+
+class NoSuchVoiceError(VoiceError):
+    """The engine has no such language or voice."""
+
+    code = "voice.unknown"
+
+
+class UnspeakableTextError(VoiceError):
+    """The text is empty, too long, or holds what is no text."""
+
+    code = "voice.text"
+
+
+class VoiceFailedError(VoiceError):
+    """The engine broke or took too long."""
+
+    code = "voice.failed"
+    http_status = 503
 
 
 class ControlError(GeneratorError):
