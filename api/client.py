@@ -291,9 +291,8 @@ class PlacetClient:
         """
         chosen = {} if face is None else {"face": str(face)}
         private = dict(key) if key is not None else new_subject_key()
-        challenge = self._call(
-            "POST", "/v1/subjects/challenges", files={"portrait": ("portrait", portrait)}, data=chosen
-        ).json()
+        files = {"portrait": ("portrait", portrait)}
+        challenge = self._call("POST", "/v1/subjects/challenges", files=files, data=chosen).json()
         statement = EnrolmentStatement(
             subject_id=challenge["subject_id"],
             subject_class=subject_class,
@@ -306,13 +305,8 @@ class PlacetClient:
             text_version=TEXT_VERSION,
             language=language,
         )
-        answer = self._call(
-            "POST",
-            "/v1/subjects",
-            files={"portrait": ("portrait", portrait)},
-            data={"enrolment": sign_statement(statement, private), "public_jwk": json.dumps(public_jwk(private))}
-            | chosen,
-        ).json()
+        signed = {"enrolment": sign_statement(statement, private), "public_jwk": json.dumps(public_jwk(private))}
+        answer = self._call("POST", "/v1/subjects", files=files, data=signed | chosen).json()
         self.credentials = Credentials(answer["subject_id"], private)
         self._tokens.clear()
         return Enrolled(
@@ -415,22 +409,29 @@ class PlacetClient:
         self,
         *,
         subject_id: str,
-        speech: bytes,
+        speech: bytes | None = None,
         purpose: str,
         portrait: bytes | None = None,
         portrait_sha256: str = "",
         controls: Mapping[str, Any] | None = None,
+        driving: bytes | None = None,
+        **texts: str,
     ) -> dict[str, Any]:
-        """Ask for a video. Returns the queued render. Raises ProblemError with `reasons` if the gate refuses."""
-        fields = {"subject_id": subject_id, "purpose": purpose}
-        if portrait_sha256:
-            fields["portrait_sha256"] = portrait_sha256
+        """Ask for a video. Returns the queued render. Raises ProblemError with `reasons` if the gate refuses.
+
+        Args:
+            speech: sound file; or give a `text`, with `language` and `voice`, or a driving clip with sound.
+            driving: a video of the subject `driver_id`, whose movement the portrait follows.
+            texts: `text`, `language`, `voice`, `driver_id`; see the service's documentation.
+        """
+        given = {"subject_id": subject_id, "purpose": purpose, "portrait_sha256": portrait_sha256, **texts}
         if controls:
-            fields["controls"] = json.dumps(dict(controls))
-        files = {"speech": ("speech", speech)}
-        if portrait is not None:
-            files["portrait"] = ("portrait", portrait)
-        return self._json("POST", "/v1/renders", SCOPE_RENDER_CREATE, data=fields, files=files)
+            given["controls"] = json.dumps(dict(controls))
+        sent = {"speech": speech, "portrait": portrait, "driving": driving}
+        # all of it as parts of one form, also where no file is among them
+        parts: dict[str, Any] = {name: (None, text) for name, text in given.items() if text}
+        parts |= {name: (name, data) for name, data in sent.items() if data is not None}
+        return self._json("POST", "/v1/renders", SCOPE_RENDER_CREATE, files=parts)
 
     def render_status(self, render_id: str) -> dict[str, Any]:
         """A render and what has become of it."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from api.consents import ConsentBook, ConsentEpochError, refusals_logged, revoke_all
@@ -112,8 +112,10 @@ def _forget_pictures(session: Session, subject_id: str) -> list[str]:
 
 def _forget_uses(session: Session, subject_id: str) -> list[str]:
     """Remove what consents and renders say about the person; returns the videos to delete."""
-    of_subject = Render.subject_id == subject_id
-    videos = list(session.scalars(select(Render.video_sha256).where(of_subject, Render.video_sha256.is_not(None))))
+    of_subject, driven_by = Render.subject_id == subject_id, Render.driver_id == subject_id
+    videos = list(
+        session.scalars(select(Render.video_sha256).where(or_(of_subject, driven_by), Render.video_sha256.is_not(None)))
+    )
     consents = select(Consent.consent_id).where(Consent.subject_id == subject_id)
     session.execute(update(Revocation).where(Revocation.consent_id.in_(consents)).values(signed=""))
     session.execute(
@@ -122,9 +124,12 @@ def _forget_uses(session: Session, subject_id: str) -> list[str]:
         .values(signed="", statement={}, grantee_org="", grantee_client="")
     )
     # renders by the operator's word alone have no consent that could end: they end themselves
-    unconsented = update(Render).where(of_subject, Render.consent_id.is_(None))
+    unconsented = update(Render).where(
+        or_(and_(of_subject, Render.consent_id.is_(None)), and_(driven_by, Render.driver_consent_id.is_(None)))
+    )
     session.execute(unconsented.values(status="refused", failure_code="subject.erased"))
     session.execute(update(Render).where(of_subject).values(subject_id=None, portrait_sha256="", speech_sha256=""))
+    session.execute(update(Render).where(driven_by).values(driver_id=None, driving_sha256=None))
     session.execute(delete(Use).where(Use.subject_id == subject_id))
     return [name for name in videos if name is not None]
 

@@ -89,6 +89,7 @@ class Settings(BaseSettings):
     # -- what may come in
     max_portrait_bytes: Bytes = Field(default=20 * MIB, description="Largest portrait file.")
     max_speech_bytes: Bytes = Field(default=64 * MIB, description="Largest speech file.")
+    max_driving_bytes: Bytes = Field(default=64 * MIB, description="Largest driving clip.")
     max_detection_bytes: Bytes = Field(default=100 * MIB, description="Largest media file for detection.")
     max_json_bytes: Bytes = Field(
         default=256 * 1024, description="Largest JSON or form body, and largest text field of a form."
@@ -99,6 +100,7 @@ class Settings(BaseSettings):
         "faster over long distances.",
     )
     max_speech_s: Seconds = Field(default=600.0, description="Longest speech that is rendered.")
+    max_driving_s: Seconds = Field(default=20.0, description="Longest driving clip.")
     max_detection_s: Seconds = Field(default=60.0, description="Longest clip that the detection endpoint looks at.")
 
     # -- intake child process, per upload
@@ -107,6 +109,11 @@ class Settings(BaseSettings):
     )
     intake_cpu_s: Seconds = Field(default=30.0, description="Processor time that decoding one upload may take.")
     intake_wall_s: Seconds = Field(default=60.0, description="Wall-clock time that decoding one upload may take.")
+    driving_effort: float = Field(
+        default=4.0,
+        ge=1.0,
+        description="How many times as much time as decoding, following the face in a clip may take.",
+    )
 
     # -- engine
     worker_name: str = Field(

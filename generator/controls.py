@@ -80,6 +80,10 @@ class SyntheticVoice:
     voice: str
     text_sha256: str
 
+    def stated(self) -> dict[str, str]:
+        """What a manifest says of it: not the text, nor its hash, which for a short text would give it away."""
+        return {"engine": self.engine, "language": self.language, "voice": self.voice}
+
 
 @dataclass(frozen=True)
 class MotionControls:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from threadpoolctl import threadpool_limits
 
 from generator.controls import MotionControls
+from generator.driving import Movement, driven_rows
 from generator.errors import ControlError, GrantMismatchError
 from generator.faces import FaceChoice
 from generator.lips import num_video_frames
@@ -150,6 +151,8 @@ class RenderWorker:
         consent: dict[str, Any] | None,
         evidence: dict[str, Any],
         dst: Path,
+        driving: bytes | None = None,
+        driver_consent: dict[str, Any] | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Produced:
         """Render what a permit allows, once.
@@ -161,6 +164,8 @@ class RenderWorker:
             consent: what the manifest says of the consent; its hash must be the permit's. None for personas and art.
             evidence: that the decision is in the log.
             dst: the file to deliver; it appears complete and signed, or not at all.
+            driving: a recorded movement that moves the face, in the form of `generator.driving.Movement`.
+            driver_consent: what the manifest says of the driver's consent; its hash must be the permit's.
             progress: told the fraction done.
         Raises: ProofError, PermitError, GrantMismatchError, ControlError, PortraitError, and what
             `watermark.mark.produce` raises.
@@ -169,15 +174,20 @@ class RenderWorker:
         proof = LogEvidence.from_json(evidence)
         verify_evidence(proof, self._log_publics)
         # (2) the permit is genuine, ours, fresh, for these inputs, and spent from here on
-        grant = self._verifier.redeem(permit_token, portrait=portrait, speech=speech, controls=controls)
-        # (3) it speaks of that decision and of that consent
-        _check_agreement(grant.permit, proof, consent)
+        grant = self._verifier.redeem(
+            permit_token, portrait=portrait, speech=speech, controls=controls, driving=driving
+        )
+        # (3) it speaks of that decision and of those consents
+        _check_agreement(grant.permit, proof, consent, driver_consent)
         wishes = MotionControls.from_json(controls)
+        movement = None if driving is None else Movement.from_bytes(driving)
         # (4) move and render on one thread, mark and encode on this one, sign
         with threadpool_limits(1, user_api="blas"):
             sound = decode_sound(speech)
             num_frames = num_video_frames(len(sound.samples_N))
             rows = self._motion.rows(sound.samples_N, wishes)
+            if movement is not None:
+                rows = driven_rows(rows, movement, wishes)
             frames = Renderer(self._prepared(portrait, wishes.face), grant).stream(
                 rows, wishes.framing, batch=CHUNK_FRAMES
             )
@@ -197,6 +207,8 @@ class RenderWorker:
                         consent=consent,
                         log=evidence,
                         software_version=_software_version(),
+                        driving=None if movement is None else _stated_driving(grant.permit, movement, wishes),
+                        voice=None if wishes.voice is None else wishes.voice.stated(),
                     ),
                     authority=self._authority,
                     dst=dst,
@@ -271,9 +283,7 @@ class RenderWorker:
 
         def recorded(stream: Path, dst: Path, session: dict[str, Any]) -> Produced:
             assert fingerprints is not None  # `LiveStream` asks only where the terms do
-            limits = replace(
-                CLIP_LIMITS, max_duration_s=given.max_duration_ms / 1000 + 60, max_bytes=_MAX_RECORDING
-            )
+            limits = replace(CLIP_LIMITS, max_duration_s=given.max_duration_ms / 1000 + 60, max_bytes=_MAX_RECORDING)
             return record(stream, dst, replace(spec, session=session), self._authority, fingerprints, limits=limits)
 
         return LiveStream(
@@ -303,12 +313,22 @@ class RenderWorker:
             return found
 
 
-def _check_agreement(permit: Permit, proof: LogEvidence, consent: dict[str, Any] | None) -> None:
+def _stated_driving(permit: Permit, movement: Movement, wishes: MotionControls) -> dict[str, Any]:
+    """What the manifest says of a driving clip: hashes, no picture and no name."""
+    stated: dict[str, Any] = {"clip_sha256": movement.clip_sha256, "movement_sha256": permit.driving_sha256}
+    if permit.driver_consent_sha256 is not None:
+        stated["consent_sha256"] = permit.driver_consent_sha256
+    return stated | {"lips": wishes.driving}
+
+
+def _check_agreement(
+    permit: Permit, proof: LogEvidence, consent: dict[str, Any] | None, driver_consent: dict[str, Any] | None = None
+) -> None:
     if proof.index != permit.decision_index:
         raise GrantMismatchError("The log evidence is of another decision than the permit's; send the permit's own.")
-    stated = None if consent is None else consent.get("sha256")
-    if stated != permit.consent_sha256:
-        raise GrantMismatchError("The consent to be stated is not the one that the permit rests on.")
+    for given, permitted in ((consent, permit.consent_sha256), (driver_consent, permit.driver_consent_sha256)):
+        if (None if given is None else given.get("sha256")) != permitted:
+            raise GrantMismatchError("The consent to be stated is not the one that the permit rests on.")
 
 
 def _software_version() -> str:

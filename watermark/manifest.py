@@ -21,6 +21,8 @@ SOFT_BINDING_ALGORITHMS = (SOFT_BINDING_ALGORITHM, AUDIO_SOFT_BINDING_ALGORITHM)
 CONSENT_LABEL = "org.placet.consent"
 LOG_LABEL = "org.placet.log"
 FINGERPRINTS_LABEL = "org.placet.fingerprints"
+DRIVING_LABEL = "org.placet.driving"
+VOICE_LABEL = "org.placet.voice"
 DISCLOSURE_LABEL = "org.placet.disclosure"
 SESSION_LABEL = "org.placet.session"
 SPEC_VERSION = "2.4.0"
@@ -29,6 +31,9 @@ COMPOSITE_SOURCE_TYPE = _SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
 """The photograph is kept and a trained model moves it: IPTC NewsCodes, digital source type."""
 TRAINED_SOURCE_TYPE = _SOURCE_TYPES + "trainedAlgorithmicMedia"
 """Nothing in the picture was recorded: a persona or an artwork, moved by a trained model."""
+
+ALGORITHMIC_SOURCE_TYPE = _SOURCE_TYPES + "algorithmicMedia"
+"""Made by rules alone, such as speech by a formant synthesiser."""
 
 PORTRAIT_LABEL, SPEECH_LABEL = "portrait", "speech"
 
@@ -57,6 +62,9 @@ class ManifestSpec:
         fingerprints: what the content looks and sounds like, second by second, or None.
         source_type: IPTC digital source type of the creation: `COMPOSITE_SOURCE_TYPE` where a photograph is kept.
         soft_bindings: names of the algorithms whose mark carries `mark_id`.
+        driving: hash of a driving clip, of the movement that was taken from it and of the driver's consent, and whose
+            the lips are; None where speech alone moves the face.
+        voice: engine, language and voice of speech that was made from text; None for a recording.
         disclosure: what a law wants said in the metadata (see `watermark.labels`), or None.
         session: of a recording of a live session: the manifest of the stream, and the log entries of the session.
     """
@@ -72,6 +80,8 @@ class ManifestSpec:
     source_type: str = COMPOSITE_SOURCE_TYPE
     soft_bindings: tuple[str, ...] = field(default=(SOFT_BINDING_ALGORITHM,))
     disclosure: dict[str, Any] | None = None
+    driving: dict[str, Any] | None = None
+    voice: dict[str, str] | None = None
     session: dict[str, Any] | None = None
 
     def ingredients(self) -> tuple[tuple[str, Ingredient], ...]:
@@ -97,7 +107,18 @@ class ManifestSpec:
             "parameters": ingredient_parameters,
         }
         bound = {"action": "c2pa.watermarked.bound", "softwareAgent": software}
-        return {"actions": [created, bound], "allActionsIncluded": True}
+        placed = [self._spoken(software)] if self.voice is not None else []
+        return {"actions": [created, *placed, bound], "allActionsIncluded": True}
+
+    def _spoken(self, software: dict[str, str]) -> dict[str, Any]:
+        """The action that made the speech: nobody spoke it."""
+        assert self.voice is not None
+        return {
+            "action": "c2pa.edited",
+            "digitalSourceType": ALGORITHMIC_SOURCE_TYPE,
+            "softwareAgent": software,
+            "description": f"Speech made from text by {self.voice['engine']}: a synthetic voice, nobody's recording.",
+        }
 
     def assertions(self) -> list[dict[str, Any]]:
         """Every assertion but the actions, the ingredients and the hard binding. Raises: InvalidManifestSpecError."""
@@ -129,6 +150,8 @@ class ManifestSpec:
             (CONSENT_LABEL, self.consent),
             (FINGERPRINTS_LABEL, self.fingerprints),
             (DISCLOSURE_LABEL, self.disclosure),
+            (DRIVING_LABEL, self.driving),
+            (VOICE_LABEL, None if self.voice is None else {"synthetic": True, **self.voice}),
             (SESSION_LABEL, self.session),
         )
         return assertions + [{"label": label, "data": data} for label, data in own if data is not None]
@@ -141,4 +164,18 @@ class ManifestSpec:
             "title": self.title,
             "format": mime,
             "assertions": [{"label": "c2pa.actions.v2", "data": actions}, *self.assertions()],
+            "ingredients": self._named_ingredients(),
         }
+
+    def _named_ingredients(self) -> list[dict[str, Any]]:
+        """What went in and is named by its hash alone: nothing of a driving clip is kept, its picture least of all."""
+        if self.driving is None:
+            return []
+        return [
+            {
+                "title": "Driving clip",
+                "format": "video/mp4",
+                "relationship": "inputTo",
+                "instance_id": f"urn:sha256:{self.driving['clip_sha256']}",
+            }
+        ]

@@ -243,8 +243,16 @@ def list_clients(home: Home = None, url: Url = "", as_json: Json = False) -> Non
 def render(
     key: KeyFile,
     subject: Annotated[str, typer.Option(help="Subject id.")],
-    speech: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Sound file.")],
     out: Annotated[Path, typer.Option(help="Where to write the MP4.")],
+    speech: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Sound file.")] = None,
+    text: Annotated[str, typer.Option(help="Instead of a sound file: what a synthetic voice says.")] = "",
+    language: Annotated[str, typer.Option(help="Of the text: a tag such as en or de.")] = "",
+    voice: Annotated[str, typer.Option(help="Which of the engine's voices, such as f3.")] = "",
+    driving: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Video of the driver, whose movement is followed.")
+    ] = None,
+    driver: Annotated[str, typer.Option(help="Subject id of whoever moves in that video.")] = "",
+    lips: Annotated[str, typer.Option(help="With --driving: whose lips, clip or speech; speech if there is any.")] = "",
     portrait: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Enrolled picture.")] = None,
     portrait_sha256: Annotated[str, typer.Option(help="Instead of the file: hash of an enrolled portrait.")] = "",
     purpose: Annotated[str, typer.Option(help="Purpose IRI.")] = PURPOSE_RESEARCH,
@@ -278,9 +286,16 @@ def render(
             framing=framing,
             face=face,
         )
+        if lips:
+            wanted["driving"] = {"lips": lips}
         asked = placet.render(
             subject_id=subject,
-            speech=speech.read_bytes(),
+            speech=speech.read_bytes() if speech is not None else None,
+            text=text,
+            language=language,
+            voice=voice,
+            driving=driving.read_bytes() if driving is not None else None,
+            driver_id=driver,
             purpose=purpose,
             portrait=portrait.read_bytes() if portrait is not None else None,
             portrait_sha256=portrait_sha256,

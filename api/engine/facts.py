@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from api.faces import Likeness
@@ -70,16 +70,16 @@ def gather(
         return facts, None
     if request.action == ACTION_EVALUATE:  # rests on the operator's word, whatever the subject has signed for others
         return facts, None
-    on_record = {consent.sha256: consent for consent in _candidates(session, subject.subject_id, request, now)}
+    on_record = {consent.sha256: consent for consent in candidates(session, subject.subject_id, request, now)}
     uses = num_uses_by_consent(session, [each.consent_id for each in on_record.values()], besides)
-    candidates = [consent_facts(consent, uses.get(consent.consent_id, 0)) for consent in on_record.values()]
-    chosen = choose_consent(candidates, request, facts)
+    known = [consent_facts(consent, uses.get(consent.consent_id, 0)) for consent in on_record.values()]
+    chosen = choose_consent(known, request, facts)
     if chosen is None:
         return facts, None
     return replace(facts, consent=chosen), on_record[chosen.sha256]
 
 
-def _candidates(session: Session, subject_id: str, request: RenderRequest, now: float) -> Sequence[Consent]:
+def candidates(session: Session, subject_id: str, request: RenderRequest, now: float) -> Sequence[Consent]:
     """The consents that a decision may have to look at: a bounded number, however many were ever given.
 
     What was said to this client comes first: "you have been revoked" helps more than "somebody else may". Of the live
@@ -116,9 +116,11 @@ def consent_facts(consent: Consent, uses: int) -> ConsentFacts:
 
 
 def num_uses(session: Session, consent_id: str, besides: str = "") -> int:
-    """Renders that were permitted under a consent and have not failed."""
+    """Renders that were permitted under a consent and have not failed, whether it showed the person or drove."""
     counted = select(func.count()).where(
-        Render.consent_id == consent_id, Render.status.in_(COUNTED), Render.render_id != besides
+        or_(Render.consent_id == consent_id, Render.driver_consent_id == consent_id),
+        Render.status.in_(COUNTED),
+        Render.render_id != besides,
     )
     return session.scalar(counted) or 0
 
@@ -127,12 +129,18 @@ def num_uses_by_consent(
     session: Session, consent_ids: Sequence[str] | Select[Any], besides: str = ""
 ) -> dict[str, int]:
     """The same for many consents with one query; those without a use are left out."""
-    counted = (
-        select(Render.consent_id, func.count())
-        .where(Render.consent_id.in_(consent_ids), Render.status.in_(COUNTED), Render.render_id != besides)
-        .group_by(Render.consent_id)
+    alive = Render.status.in_(COUNTED), Render.render_id != besides
+    shown = select(Render.consent_id, func.count()).where(Render.consent_id.in_(consent_ids), *alive)
+    drove = select(Render.driver_consent_id, func.count()).where(
+        Render.driver_consent_id.in_(consent_ids),
+        or_(Render.consent_id.is_(None), Render.consent_id != Render.driver_consent_id),
+        *alive,
     )
-    return {str(consent_id): count for consent_id, count in session.execute(counted)}
+    uses: dict[str, int] = {}
+    for counted in (shown.group_by(Render.consent_id), drove.group_by(Render.driver_consent_id)):
+        for consent_id, count in session.execute(counted):
+            uses[str(consent_id)] = uses.get(str(consent_id), 0) + count
+    return uses
 
 
 def _num_streams(session: Session, client_id: str, besides: str) -> int:

@@ -22,6 +22,7 @@ import socket
 import sys
 import time
 import wave
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from api.settings import Settings
 PORTRAIT = "portrait"
 SPEECH = "speech"
 CONTROLS = "controls"
+DRIVING = "driving"
+TEXT = "text"
 
 
 class IntakeCrashedError(IntakeError):
@@ -69,17 +72,40 @@ class Intake:
         answer = self._call(SPEECH, data)
         return answer.attachments["data"], float(answer.header["summary"]["duration_s"])
 
+    def driving(self, data: bytes, *, with_sound: bool) -> tuple[bytes, bytes | None, dict[str, Any]]:
+        """The movement in a driving clip.
+
+        Args:
+            with_sound: the clip is its own speech.
+        Returns: movement; normalised speech, if asked for; `sha256` of the clip, `duration_s`, and `templates`,
+            `beside` and `num_unknown` of the faces seen.
+        Raises: RemoteError with a `driving.*`, `media.*`, `speech.*` or `intake.*` code.
+        """
+        answer = self._call(DRIVING, data, with_sound=with_sound, max_s=self._settings.max_driving_s)
+        return answer.attachments["data"], answer.attachments.get("speech"), answer.header["summary"]
+
+    def spoken(self, text: str, language: str, voice: str) -> tuple[bytes, float, dict[str, str]]:
+        """A text as normalised speech, its duration in seconds, and what the control `voice` says of it.
+
+        Raises: RemoteError with a `voice.*` code.
+        """
+        answer = self._call(TEXT, text.encode(), language=language, voice=voice)
+        summary = answer.header["summary"]
+        return answer.attachments["data"], float(summary["duration_s"]), dict(summary["voice"])
+
     def controls(self, controls: dict[str, Any]) -> None:
         """Check motion controls. Raises RemoteError with a `controls.*` code."""
         self._call(CONTROLS, json.dumps(controls).encode())
 
     def _call(self, kind: str, data: bytes, **wanted: Any) -> Message:
-        wall_s = self._settings.intake_wall_s + 10.0  # the intake process itself watches the limit
+        settings = self._settings
+        longer = settings.driving_effort if kind == DRIVING else 1.0
         limits = {
-            "memory_bytes": self._settings.intake_memory_bytes,
-            "cpu_s": self._settings.intake_cpu_s,
-            "wall_s": self._settings.intake_wall_s,
+            "memory_bytes": settings.intake_memory_bytes,
+            "cpu_s": settings.intake_cpu_s * longer,
+            "wall_s": settings.intake_wall_s * longer,
         }
+        wall_s = limits["wall_s"] + 10.0  # the intake process itself watches the limit
         return self.process.call({"kind": kind, "limits": limits, "wanted": wanted}, {"data": data}, wall_s=wall_s)
 
 
@@ -97,8 +123,8 @@ def main() -> None:
             job = receive(connection)
         except ConnectionLostError:
             return
-        if job.header["kind"] == CONTROLS:
-            import generator.motion  # noqa: F401  heavy, so only once it is needed, and before the fork
+        if job.header["kind"] in (CONTROLS, DRIVING):
+            import generator.driving  # noqa: F401  heavy, so only once it is needed, and before the fork
         answer = _in_child(job, job.header["limits"], connection)
         send(connection, answer.header, answer.attachments)
 
@@ -122,8 +148,9 @@ def _in_child(job: Message, limits: dict[str, Any], gateway: socket.socket) -> M
             gateway.close()
             _limit(limits)
             try:
-                header, data = _decode(str(job.header["kind"]), job.attachments["data"], job.header["wanted"])
-                send(theirs, {"type": "result", "summary": header}, {"data": data})
+                header, made = _decode(str(job.header["kind"]), job.attachments["data"], job.header["wanted"])
+                attachments = made if isinstance(made, dict) else {"data": made}
+                send(theirs, {"type": "result", "summary": header}, attachments)
             except MemoryError:
                 send(theirs, describe(_crashed("needs more memory than it may take")))
             except Exception as error:
@@ -187,7 +214,7 @@ def _address_space_bytes() -> int:
         return 0
 
 
-def _decode(kind: str, data: bytes, wanted: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+def _decode(kind: str, data: bytes, wanted: dict[str, Any]) -> tuple[dict[str, Any], bytes | dict[str, bytes]]:
     match kind:
         case "portrait":
             return _decode_portrait(data, wanted["face"])
@@ -198,6 +225,10 @@ def _decode(kind: str, data: bytes, wanted: dict[str, Any]) -> tuple[dict[str, A
 
             MotionControls.from_json(json.loads(data))
             return {}, b""
+        case "text":
+            return _speak(data, **wanted)
+        case "driving":
+            return _track_driving(data, **wanted)
     raise ProtocolError("Unknown kind of upload.")
 
 
@@ -223,6 +254,42 @@ def _decode_portrait(data: bytes, choice: Any) -> tuple[dict[str, Any], bytes]:
         "beside": [template(other) for other in found.beside(face)],
         "num_unknown": found.num_more,
     }, png
+
+
+def _track_driving(data: bytes, *, with_sound: bool, max_s: float) -> tuple[dict[str, Any], dict[str, bytes]]:
+    from generator.driving import WATCHED_SIDE_PX, drivers_in, track_movement
+    from generator.errors import DrivingSilentError
+    from generator.likeness import face_template
+    from generator.speech import normalise_speech
+    from watermark.encoding import encode_sound_wav
+    from watermark.media import MediaLimits, decode_clip
+
+    clip = decode_clip(data, MediaLimits(max_duration_s=max_s), fit_within_px=WATCHED_SIDE_PX)
+    if with_sound and (clip.sound is None or not clip.sound.samples_N.any()):
+        raise DrivingSilentError("The driving clip has no sound to speak with: send speech or text as well.")
+    templates, beside = [], []
+    for frame_HW3, face, others in drivers_in(clip.frames_THWC):
+        templates.append(face_template(frame_HW3, face))
+        beside += [face_template(frame_HW3, other) for other in others]
+    made = {"data": track_movement(clip.frames_THWC, clip.times_T, data).to_bytes()}
+    if with_sound and clip.sound is not None:
+        made["speech"] = normalise_speech(encode_sound_wav(clip.sound))
+    summary = {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "duration_s": clip.duration_s,
+        "templates": [base64.b64encode(each.to_bytes()).decode() for each in templates],
+        "beside": [base64.b64encode(each.to_bytes()).decode() for each in beside],
+        "num_unknown": 0,
+    }
+    return summary, made
+
+
+def _speak(data: bytes, *, language: str, voice: str) -> tuple[dict[str, Any], bytes]:
+    from generator.voice import speak
+
+    spoken = speak(data.decode(), language, voice)
+    summary, wav = _decode_speech(spoken.wav)
+    return summary | {"voice": asdict(spoken.voice)}, wav
 
 
 def _decode_speech(data: bytes) -> tuple[dict[str, Any], bytes]:

@@ -15,21 +15,27 @@ import logging
 import queue
 import secrets
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from api.engine.driving import DRIVER_USE_KIND, Driving, driver_facts
 from api.engine.facts import gather
 from api.engine.signing import check_can_sign
+from api.engine.standing import ClientSuspendedError as ClientSuspendedError
+from api.engine.standing import ConsentWithdrawnError as ConsentWithdrawnError
+from api.engine.standing import check_client as check_client
+from api.engine.standing import check_consent as check_consent
 from api.engine.worker import Produced
 from api.errors import ApiError, BusyError, NotFoundError, RefusedError
 from api.faces import NOBODY_ELSE, Bystanders, Likeness
 from api.storage.models import Client, Consent, Mark, Portrait, Render, Subject, Use
 from policy.canonical import sha256_hex
-from policy.decision import ACTION_LIVE, ACTION_RENDER, RenderRequest
+from policy.decision import ACTION_LIVE, ACTION_RENDER, Facts, RenderRequest
 from policy.gate import MAX_RULING_AGE_S, Ruling
 from policy.identity import Actor
 
@@ -43,22 +49,10 @@ _RETRY_AFTER_S = 15
 _RULING_FRESH_S = MAX_RULING_AGE_S / 2
 
 
-class ConsentWithdrawnError(ApiError):
-    """The consent ended between the decision and the delivery."""
-
-    code = "consent.revoked"
-
-
 class PortraitNotEnrolledError(ApiError):
     """The decision was about a portrait of which only the hash is known."""
 
     code = "portrait.not_enrolled"
-
-
-class ClientSuspendedError(RefusedError):
-    """The client was suspended between the decision and the delivery."""
-
-    code = "render.client_suspended"
 
 
 @dataclass(frozen=True)
@@ -74,6 +68,8 @@ class RenderJob:
     consent: dict[str, Any] | None
     template: bytes | None = None
     bystanders: Bystanders = NOBODY_ELSE
+    driving: Driving | None = None
+    driver_consent: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +80,7 @@ class Submission:
         portrait: normalised PNG, or None to use the enrolled portrait with `portrait_sha256`.
         template: of the face in `portrait` that is meant; None to use that of the enrolled portrait, if there is one.
         bystanders: the other faces in it.
+        driving: the driving clip, taken in; None for speech alone.
         speech: 16 kHz mono PCM16 WAV; for a live session its terms, see `generator.live_terms`.
         speech_s: how long it lasts; a live session at most.
         attested_class: the operator's word on what the portrait is, for the action evaluate.
@@ -100,6 +97,7 @@ class Submission:
     attested_class: str = ""
     template: bytes | None = None
     bystanders: Bystanders = NOBODY_ELSE
+    driving: Driving | None = None
 
 
 class RenderEngine:
@@ -142,6 +140,8 @@ class RenderEngine:
             purpose=submission.purpose,
             duration_s=submission.speech_s,
             action=submission.action,
+            driver_id=None if submission.driving is None else submission.driving.driver_id,
+            driving_sha256=None if submission.driving is None else submission.driving.sha256,
         )
         with service.database.write() as session:
             facts, consent = gather(
@@ -152,23 +152,38 @@ class RenderEngine:
                 likeness=self._likeness(session, submission, request),
                 attested_class=submission.attested_class,
             )
+            facts, driver_consent = self._with_driver(session, request, facts, submission.driving)
             ruling = service.gate.rule(request, facts)
             allowed = ruling.decision.allowed
             render_id = f"ren_{secrets.token_hex(8)}" if allowed else None
             consent_id = consent.consent_id if consent is not None else None
+            kind = "decision.allowed" if allowed else "decision.refused"
             if submission.subject_id is not None and session.get(Subject, submission.subject_id) is not None:
                 self._note_use(
                     session,
                     ruling.evidence.index,
-                    "decision.allowed" if allowed else "decision.refused",
+                    kind,
                     submission.subject_id,
                     actor,
                     submission.purpose,
                     render_id,
                     consent_id,
                 )
+            driver_id = request.driver_id
+            if driver_id is not None and session.get(Subject, driver_id) is not None:
+                self._note_driver(
+                    session,
+                    ruling.evidence.index,
+                    kind,
+                    driver_id,
+                    actor,
+                    submission.purpose,
+                    render_id,
+                    None if driver_consent is None else driver_consent.consent_id,
+                    reasons=ruling.decision.codes,
+                )
             if render_id is not None:
-                job = self._enter(session, actor, submission, ruling, consent, render_id)
+                job = self._enter(session, actor, submission, ruling, consent, driver_consent, render_id)
         if render_id is None:
             service.metrics.count("placet_renders_total", outcome="refused")
             raise refusal(ruling)
@@ -181,6 +196,7 @@ class RenderEngine:
         submission: Submission,
         ruling: Ruling,
         consent: Consent | None,
+        driver_consent: Consent | None,
         render_id: str,
     ) -> RenderJob:
         """Put an allowed request on record, with the watermark id that it will carry."""
@@ -200,6 +216,10 @@ class RenderEngine:
                 speech_s=submission.speech_s,
                 consent_id=consent.consent_id if consent is not None else None,
                 consent_epoch=consent.epoch if consent is not None else 0,
+                driving_sha256=None if submission.driving is None else submission.driving.sha256,
+                driver_id=None if submission.driving is None else submission.driving.driver_id,
+                driver_consent_id=None if driver_consent is None else driver_consent.consent_id,
+                driver_consent_epoch=0 if driver_consent is None else driver_consent.epoch,
                 status=QUEUED,
                 decision_index=ruling.evidence.index,
                 mark_id=mark_id,
@@ -215,17 +235,22 @@ class RenderEngine:
             speech=submission.speech,
             controls=submission.controls,
             mark_id=mark_id,
-            consent=None
-            if consent is None
-            else {
-                "sha256": consent.sha256,
-                "epoch": consent.epoch,
-                "purpose": submission.purpose,
-                "expires_at": int(consent.statement["expires_at"]),
-            },
+            consent=_stated(consent, submission.purpose),
             template=submission.template,
             bystanders=submission.bystanders,
+            driving=submission.driving,
+            driver_consent=_stated(driver_consent, submission.purpose),
         )
+
+    def _with_driver(
+        self, session: Session, request: RenderRequest, facts: Facts, driving: Driving | None, besides: str = ""
+    ) -> tuple[Facts, Consent | None]:
+        """The facts with those about the driver, and the driver's consent; as they are where nobody drives."""
+        if driving is None:
+            return facts, None
+        now = self._service.now()
+        driver, consent = driver_facts(session, self._service.faces, request, driving, now=now, besides=besides)
+        return replace(facts, driver=driver), consent
 
     def _likeness(self, session: Session, asked: Submission | RenderJob, request: RenderRequest) -> Likeness:
         """Whose face the portrait shows, by the template of what was sent or of what is enrolled under its hash."""
@@ -318,6 +343,8 @@ class RenderEngine:
             speech=job.speech,
             controls=job.controls,
             consent=job.consent,
+            driving=None if job.driving is None else job.driving.movement,
+            driver_consent=job.driver_consent,
             dst=staged,
             on_progress=remember,
         )
@@ -335,6 +362,7 @@ class RenderEngine:
             speech_sha256=ruling.request.speech_sha256,
             controls=job.controls,
             mark_id=job.mark_id,
+            driving_sha256=ruling.request.driving_sha256,
         )
         # under the newest cosigned checkpoint where one covers it: the manifest carries it out into the world
         return permit, service.witnessing.evidence(ruling.evidence.index).to_json()
@@ -364,6 +392,7 @@ class RenderEngine:
                 attested_class=job.ruling.facts.attested_class,
                 besides=job.render_id,
             )
+            facts, _ = self._with_driver(session, job.ruling.request, facts, job.driving, job.render_id)
             ruling = service.gate.rule(job.ruling.request, facts)
             render.decision_index = ruling.evidence.index
             kind = "decision.allowed" if ruling.decision.allowed else "decision.refused"
@@ -496,12 +525,14 @@ class RenderEngine:
 
     def note_use_of(self, session: Session, render: Render, log_index: int, kind: str) -> None:
         """Let the person shown see a log entry about a render of theirs, if anybody is enrolled."""
-        if render.subject_id is None:
+        if render.subject_id is None and render.driver_id is None:
             return
         by = self._service.clients.find(render.client_id)
-        self._note_use(
-            session, log_index, kind, render.subject_id, by, render.purpose, render.render_id, render.consent_id
-        )
+        about: tuple[Actor | Client, str, str | None] = (by, render.purpose, render.render_id)
+        if render.subject_id is not None:
+            self._note_use(session, log_index, kind, render.subject_id, *about, render.consent_id)
+        if render.driver_id is not None:
+            self._note_driver(session, log_index, kind, render.driver_id, *about, render.driver_consent_id)
 
     def _note_use(
         self,
@@ -528,33 +559,35 @@ class RenderEngine:
             )
         )
 
+    def _note_driver(
+        self,
+        session: Session,
+        of_index: int,
+        kind: str,
+        driver_id: str,
+        by: Actor | Client,
+        purpose: str,
+        render_id: str | None,
+        consent_id: str | None,
+        reasons: Sequence[str] = (),
+    ) -> None:
+        """The same for the driver of a clip, under a log entry of its own."""
+        gate = self._service.gate
+        body = {"of": of_index, "use": kind, "driver": gate.pseudonym("subject", driver_id), "reasons": list(reasons)}
+        log_index = gate.record(DRIVER_USE_KIND, body).index
+        self._note_use(session, log_index, kind, driver_id, by, purpose, render_id, consent_id)
 
-def check_client(session: Session, render: Render) -> None:
-    """Raises ClientSuspendedError if the operator has suspended the client that asked for a render."""
-    if session.get_one(Client, render.client_id).status != "approved":
-        raise ClientSuspendedError("The client was suspended: nothing that it asked for is made or given out any more.")
 
-
-def check_consent(session: Session, render: Render) -> None:
-    """Hold a render to what the person shown allows now.
-
-    A consent that was narrowed is judged by the one in its place: what that still covers goes on, the rest ends.
-
-    Raises: ConsentWithdrawnError: revoked, withdrawn with everything of that epoch, erased, or narrowed.
-    """
-    if render.consent_id is None:
-        return
-    consent = session.get_one(Consent, render.consent_id)
-    subject = session.get_one(Subject, consent.subject_id)
-    if consent.revoked_at is not None or subject.epoch != render.consent_epoch or subject.erased_at is not None:
-        raise ConsentWithdrawnError("The person shown has revoked their consent: nothing of it is given out any more.")
-    while consent.superseded_by is not None:
-        consent = session.get_one(Consent, consent.superseded_by)
-        allowed = consent.statement
-        covers = render.purpose in allowed["purposes"] and render.portrait_sha256 in allowed["portraits"]
-        controls = set(allowed["controls"])
-        if consent.revoked_at is not None or not covers or not ("*" in controls or set(render.controls) <= controls):
-            raise ConsentWithdrawnError("The person shown has narrowed their consent: it does not cover this any more.")
+def _stated(consent: Consent | None, purpose: str) -> dict[str, Any] | None:
+    """What a manifest says of a consent."""
+    if consent is None:
+        return None
+    return {
+        "sha256": consent.sha256,
+        "epoch": consent.epoch,
+        "purpose": purpose,
+        "expires_at": int(consent.statement["expires_at"]),
+    }
 
 
 def refusal(ruling: Ruling) -> RefusedError:

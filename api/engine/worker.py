@@ -86,6 +86,8 @@ class Worker:
         controls: dict[str, Any],
         consent: dict[str, Any] | None,
         dst: Path,
+        driving: bytes | None = None,
+        driver_consent: dict[str, Any] | None = None,
         on_progress: Callable[[float], None] | None = None,
     ) -> Produced:
         """Have one permitted render made.
@@ -102,13 +104,14 @@ class Worker:
                 "permit": permit,
                 "controls": controls,
                 "consent": consent,
+                "driver_consent": driver_consent,
                 "evidence": evidence,
                 "dst": str(dst.absolute()),
             }
 
         answer = self.process.call(
             job,
-            {"portrait": portrait, "speech": speech},
+            {"portrait": portrait, "speech": speech} | ({} if driving is None else {"driving": driving}),
             wall_s=self._settings.render_wall_s,
             on_progress=on_progress,
             on_question=ClaimSigner(self._instance.keys.c2pa_key),
@@ -209,6 +212,8 @@ def prepare_worker(hello: Message) -> Handler:
             speech=job.attachments["speech"],
             controls=job.header["controls"],
             consent=job.header["consent"],
+            driving=job.attachments.get("driving"),
+            driver_consent=job.header["driver_consent"],
             evidence=job.header["evidence"],
             dst=Path(job.header["dst"]),
             progress=progress,

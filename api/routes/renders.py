@@ -11,12 +11,14 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.deps import RenderCreator, RenderReader, ServiceDep
 from api.engine.delivery import ConsentedVideo
+from api.engine.driving import Driving
 from api.engine.renders import Submission
 from api.errors import InvalidFieldError, MissingFieldError
 from api.faces import NOBODY_ELSE, Bystanders
 from api.schemas import Evidence, Reason, RenderOut, RenderStatus, moment, moment_or_none
 from api.storage.models import Render
 from api.uploads import Form, read_form
+from policy.canonical import sha256_hex
 from policy.identity import Actor
 
 router = APIRouter(prefix="/v1/renders", tags=["renders"])
@@ -24,7 +26,7 @@ router = APIRouter(prefix="/v1/renders", tags=["renders"])
 MAX_PURPOSE_CHARS = 200
 """A purpose goes into the log as it is, so it is nothing that a stranger could write letters with."""
 
-_TEXTS = ("subject_id", "portrait_sha256", "purpose", "controls")
+_TEXTS = ("subject_id", "portrait_sha256", "purpose", "controls", "text", "language", "voice", "driver_id")
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -32,14 +34,28 @@ _BODY: dict[str, Any] = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["subject_id", "speech", "purpose"],
+                    "required": ["subject_id", "purpose"],
                     "properties": {
                         "subject_id": {"type": "string", "description": "whom the video will show"},
                         "speech": {
                             "type": "string",
                             "format": "binary",
-                            "description": "sound, up to ten minutes",
+                            "description": "sound, up to ten minutes; or text, or a driving clip with sound",
                         },
+                        "text": {
+                            "type": "string",
+                            "description": "instead of speech: what a synthetic voice says, declared as such in the "
+                            "manifest; the consent must allow the control voice",
+                        },
+                        "language": {"type": "string", "description": "of the text, a tag such as en or de"},
+                        "voice": {"type": "string", "description": "which of the engine's voices, such as f3"},
+                        "driving": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "video of one face whose expression and pose the portrait follows; the "
+                            "consents must allow the controls driving (person shown) and driver (person in the clip)",
+                        },
+                        "driver_id": {"type": "string", "description": "subject id of whoever moves in that video"},
                         "portrait": {"type": "string", "format": "binary", "description": "image file"},
                         "portrait_sha256": {
                             "type": "string",
@@ -65,7 +81,11 @@ async def create(request: Request, response: Response, service: ServiceDep, acto
     limits = service.settings
     form = await read_form(
         request,
-        file_limits={"speech": limits.max_speech_bytes, "portrait": limits.max_portrait_bytes},
+        file_limits={
+            "speech": limits.max_speech_bytes,
+            "portrait": limits.max_portrait_bytes,
+            "driving": limits.max_driving_bytes,
+        },
         texts=_TEXTS,
         max_text_bytes=limits.max_json_bytes,
     )
@@ -97,7 +117,8 @@ def _submit(service: ServiceDep, actor: Actor, form: Form) -> RenderOut:
         portrait, seen = service.intake.portrait(portrait, controls.get("face"))
         portrait_sha256, template = str(seen["sha256"]), base64.b64decode(seen["template"])
         bystanders = Bystanders.of(seen)
-    speech, speech_s = service.intake.speech(form.file("speech"))
+    driving, own_sound = _driving(service, form, controls)
+    speech, speech_s = _speech(service, form, controls, own_sound)
     if controls:
         service.intake.controls(controls)
     submission = Submission(
@@ -110,9 +131,51 @@ def _submit(service: ServiceDep, actor: Actor, form: Form) -> RenderOut:
         controls=controls,
         template=template,
         bystanders=bystanders,
+        driving=driving,
     )
     render_id = service.renders.submit(actor, submission)
     return _out(service, service.renders.find(render_id, actor.client_id))
+
+
+def _driving(service: ServiceDep, form: Form, controls: dict[str, Any]) -> tuple[Driving | None, bytes | None]:
+    """The driving clip, taken in, and its own sound where there is no other speech; puts its control in place."""
+    if "driving" not in form.files:
+        if "driving" in controls or form.texts.get("driver_id"):
+            raise InvalidFieldError(
+                "driver_id and the control driving go with a driving clip: send the file “driving”."
+            )
+        return None, None
+    has_speech = "speech" in form.files or bool(form.texts.get("text", "").strip())
+    controls.setdefault("driving", {"lips": "speech" if has_speech else "clip"})
+    movement, sound, seen = service.intake.driving(form.files["driving"], with_sound=not has_speech)
+    return Driving.of(form.text("driver_id"), movement, seen), sound
+
+
+def _speech(service: ServiceDep, form: Form, controls: dict[str, Any], own_sound: bytes | None) -> tuple[bytes, float]:
+    """What is said, and for how long: a recording, a text, or the sound of the driving clip."""
+    if "voice" in controls:
+        raise InvalidFieldError("The control voice is set here, for speech that is made from text: send text instead.")
+    text = form.texts.get("text", "")
+    if not text.strip():
+        if form.texts.get("language") or form.texts.get("voice"):
+            raise InvalidFieldError("language and voice say how a text is spoken: send text, or leave them out.")
+        return service.intake.speech(form.file("speech") if own_sound is None else own_sound)
+    if "speech" in form.files:
+        raise InvalidFieldError("Send either speech or text, not both.")
+    language, voice = form.texts.get("language", "").strip() or "en", form.texts.get("voice", "").strip()
+    wav, duration_s, stated = service.intake.spoken(text, language, voice)
+    controls["voice"] = stated
+    service.gate.record(
+        "speech.synthesised",
+        {
+            "text": service.gate.pseudonym("text", stated["text_sha256"]),
+            "speech": service.gate.pseudonym("speech", sha256_hex(wav)),
+            "engine": stated["engine"],
+            "language": stated["language"],
+            "voice": stated["voice"],
+        },
+    )
+    return wav, duration_s
 
 
 @router.get("/{render_id}", summary="Status, progress, watermark id, manifest id and log evidence")

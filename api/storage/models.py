@@ -163,6 +163,10 @@ class Render(Base):
     speech_s: Mapped[float] = mapped_column(Float)
     consent_id: Mapped[str | None] = mapped_column(ForeignKey("consents.consent_id"), index=True)
     consent_epoch: Mapped[int] = mapped_column(Integer, default=0)
+    driving_sha256: Mapped[str | None] = mapped_column(String(64), default=None)  # of the movement of a driving clip
+    driver_id: Mapped[str | None] = mapped_column(String(64), index=True, default=None)  # the subject who moved in it
+    driver_consent_id: Mapped[str | None] = mapped_column(String(64), index=True, default=None)
+    driver_consent_epoch: Mapped[int] = mapped_column(Integer, server_default="0", default=0)
     status: Mapped[str] = mapped_column(String(16), index=True)  # queued | running | delivered | refused | failed
     worker: Mapped[str] = mapped_column(String(64), server_default="", default="")  # whose engine it waits for
     progress: Mapped[float] = mapped_column(Float, default=0.0)
