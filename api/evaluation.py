@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from api.client import Credentials
-from api.engine.renders import Submission
+from api.engine.renders import RenderJob, Submission
 from api.errors import RemoteError
 from api.faces import Bystanders
 from api.service import Service
@@ -82,6 +82,31 @@ def evaluate_render(
         purpose: evaluation or training; the log keeps it.
     Raises: RefusedError with every reason; RemoteError if an input cannot be used or the render fails.
     """
+    job, client_id = permitted(
+        service, portrait=portrait, speech=speech, attested_class=attested_class, purpose=purpose, controls=controls
+    )
+    service.renders.run(job)
+    render = service.renders.find(job.render_id, client_id)
+    if render.status != "delivered" or render.video_sha256 is None:
+        raise RemoteError(render.failure_code or "engine.failed", render.failure_detail or "The render failed.")
+    out.write_bytes(service.blobs.get(render.video_sha256))
+    return Evaluation(out, render)
+
+
+def permitted(
+    service: Service,
+    *,
+    portrait: bytes,
+    speech: bytes,
+    attested_class: str,
+    purpose: str = PURPOSE_EVALUATION,
+    controls: dict[str, Any] | None = None,
+) -> tuple[RenderJob, str]:
+    """Take inputs in and have the gate decide on them, as the local operator; what is allowed is on record.
+
+    Returns: the job, to be run, and whose it is.
+    Raises: RefusedError with every reason; RemoteError if an input cannot be used.
+    """
     operator = Credentials.load(service.settings.operator_key_path)
     org = service.clients.find(operator.client_id).org
     actor = Actor(operator.client_id, org, frozenset({SCOPE_OPERATOR_ADMIN}), frozenset({"operator"}))
@@ -105,9 +130,4 @@ def evaluate_render(
             bystanders=Bystanders.of(seen),
         ),
     )
-    service.renders.run(job)
-    render = service.renders.find(job.render_id, actor.client_id)
-    if render.status != "delivered" or render.video_sha256 is None:
-        raise RemoteError(render.failure_code or "engine.failed", render.failure_detail or "The render failed.")
-    out.write_bytes(service.blobs.get(render.video_sha256))
-    return Evaluation(out, render)
+    return job, actor.client_id

@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import statistics
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,48 +49,6 @@ def list_models(as_json: Json = False) -> None:
 
 
 # -- bench
-
-
-@bench.command("generator")
-def bench_generator(
-    portrait: Portrait = None,
-    speech: Speech = None,
-    attest: Attest = "synthetic",
-    runs: Annotated[int, typer.Option(min=1, help="Measured renders, after one to warm up.")] = 3,
-    home: Home = None,
-    as_json: Json = False,
-) -> None:
-    """Wall-clock time of a render, marked and signed, the portrait being warm."""
-    from api.evaluation import evaluate_render, laboratory
-
-    with reporting(as_json), laboratory(settings_for(home)) as service, tempfile.TemporaryDirectory() as scratch:
-        picture, sound = _material(portrait, speech)
-        made = []
-        with progress_bar("rendering") as tell:
-            for run in range(runs + 1):
-                made.append(
-                    evaluate_render(
-                        service,
-                        portrait=picture,
-                        speech=sound,
-                        attested_class=attest,
-                        out=Path(scratch) / f"{run}.mp4",
-                    )
-                )
-                tell((run + 1) / (runs + 1))
-        measured = [each.render_s for each in made[1:]]
-        clip_s = made[0].render.duration_s or 0.0
-        median_s = statistics.median(measured)
-        result = {
-            "bench": "generator",
-            "clip_s": round(clip_s, 3),
-            "warm_up_s": round(made[0].render_s, 3),
-            "median_s": round(median_s, 3),
-            "real_time_factor": round(clip_s / median_s, 3),
-            "runs": runs,
-            **machine(),
-        }
-        emit(as_json, result, f"{clip_s:.2f} s of video in {median_s:.2f} s (median of {runs}), after a warm-up")
 
 
 @bench.command("watermark")
@@ -205,7 +161,7 @@ def train_detector(
 # -- shared
 
 
-def _material(portrait: Path | None, speech: Path | None) -> tuple[bytes, bytes]:
+def material(portrait: Path | None, speech: Path | None) -> tuple[bytes, bytes]:
     """The files asked for, or a shipped persona and its sample."""
     from generator.personas import list_personas
 

@@ -14,9 +14,11 @@ from api.cli import (
     audit,
     bench_consent,
     bench_detections,
+    bench_generator,
     bench_live,
     bench_tokens,
     credentials,
+    evaluate_generator,
     evaluate_likeness,
     evaluate_states,
     fingerprints,
@@ -56,6 +58,9 @@ app.add_typer(lab.models, name="models")
 app.add_typer(evaluate_likeness.app, name="evaluate")
 app.add_typer(bench_consent.bench, name="bench")
 app.add_typer(lab.train, name="train")
+evaluate_likeness.app.command("generator")(evaluate_generator.evaluate_generator)
+evaluate_likeness.app.command("motion")(evaluate_generator.evaluate_motion)
+bench_consent.bench.command("generator")(bench_generator.bench_generator)
 evaluate_likeness.app.command("contact-sheet")(evaluate_states.evaluate_contact_sheet)
 evaluate_likeness.app.command("sound-mark")(sound.evaluate_sound_mark)
 evaluate_likeness.app.command("fingerprints")(fingerprints.evaluate_fingerprints)
