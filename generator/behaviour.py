@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from generator.emotion import EMOTIONS, bearing
+from generator.manner import USUAL, Manner
 
 # Bounds of the head's own turning at `head_motion` up to 1, and of that together with what is asked for, in degrees:
 # yaw, pitch, roll.
@@ -129,8 +130,8 @@ class _Accents:
 class _Blinks:
     """When the lids fall, and their course: down in about 80 ms, shut for 50 ms, up in about 170 ms."""
 
-    def __init__(self, rng: np.random.Generator, frame_s: float) -> None:
-        self._rng = rng
+    def __init__(self, rng: np.random.Generator, frame_s: float, manner: Manner) -> None:
+        self._rng, self._manner = rng, manner
         self._frame_s = frame_s
         self._due = 0.6 * self._interval() + 0.15  # in mean intervals: how many must still pass
         self._start_s = -9.0
@@ -143,6 +144,7 @@ class _Blinks:
     def step(self, time_s: float, prompted: bool, rate_per_min: float) -> float:
         """Return how far the lids are shut, 0..1; `prompted` by a gaze shift or the end of a phrase."""
         draw = self._rng.random()
+        rate_per_min *= self._manner.blinks
         mean_s = 60.0 / max(rate_per_min, 1e-9)
         self._due -= self._frame_s / mean_s
         if prompted and draw < 0.5 and self._due * mean_s < 1.5 and rate_per_min > 0:
@@ -167,8 +169,8 @@ class _Blinks:
 class _Gaze:
     """Where the eyes look in the world: mostly at the camera, sometimes aside, jumping as eyes do."""
 
-    def __init__(self, rng: np.random.Generator, frame_s: float) -> None:
-        self._rng = rng
+    def __init__(self, rng: np.random.Generator, frame_s: float, manner: Manner) -> None:
+        self._rng, self._manner = rng, manner
         self._frame_s = frame_s
         self._from_2 = self._to_2 = np.zeros(2)
         self._jump_s = -9.0
@@ -186,10 +188,10 @@ class _Gaze:
                 stay_s = rng.uniform(0.35, 1.1)
             else:
                 # Eye contact still wanders between the viewer's eyes and mouth.
-                to_2 = rng.normal(0.0, (2.2, 2.4))
+                to_2 = self._manner.gaze * rng.normal(0.0, (2.2, 2.4))
                 stay_s = float(np.clip(rng.lognormal(-0.35, 0.6), 0.2, 2.5))
             self._aside, self._from_2, self._to_2 = aside, self._to_2, to_2
-            self._jump_s, self._next_s = time_s, time_s + stay_s
+            self._jump_s, self._next_s = time_s, time_s + stay_s * self._manner.gaze_stay
             size_deg = float(np.linalg.norm(to_2 - self._from_2))
         length_s = 0.021 + 0.0022 * float(np.linalg.norm(self._to_2 - self._from_2))
         # A frame shows the middle of its own exposure: half of the jump is seen in the frame in which it begins.
@@ -218,11 +220,12 @@ class _Spring:
 class _Head:
     """Drift between postures, new ones at phrase ends, small stirring while speaking, and nods on accents."""
 
-    def __init__(self, rng: np.random.Generator, frame_s: float) -> None:
-        self._rng = rng
+    def __init__(self, rng: np.random.Generator, frame_s: float, manner: Manner) -> None:
+        self._rng, self._manner = rng, manner
         self._frame_s = frame_s
-        self._spread_6 = np.array([*_POSE_SPREAD_DEG, *(_OFFSET_SPREAD * np.array([1.0, 0.7, 1.0]))])
-        self._posture, self._stir = _Spring(_POSTURE_PACE_PER_S), _Spring(_STIR_PACE_PER_S)
+        spread_3 = np.array(_POSE_SPREAD_DEG) * (manner.yaw, manner.pitch, manner.roll)
+        self._spread_6 = np.array([*spread_3, *(_OFFSET_SPREAD * np.array([1.0, 0.7, 1.0]))])
+        self._posture, self._stir = _Spring(_POSTURE_PACE_PER_S * manner.pace), _Spring(_STIR_PACE_PER_S)
         self._next_posture_s = float(rng.uniform(0.2, 0.8))
         self._next_stir_s = 0.0
         self._nods: list[tuple[float, float, NDArray[np.float64]]] = []
@@ -238,7 +241,8 @@ class _Head:
             self._posture.target_6 = 0.25 * before_6 + self._spread_6 * np.clip(rng.standard_normal(6), -2.0, 2.0)
             self._next_posture_s = time_s + float(rng.uniform(0.8, 2.6))
         if time_s >= self._next_stir_s:
-            self._stir.target_6 = _STIR_SHARE * speech * self._spread_6 * np.clip(rng.standard_normal(6), -2.0, 2.0)
+            share = _STIR_SHARE * self._manner.stir * speech
+            self._stir.target_6 = share * self._spread_6 * np.clip(rng.standard_normal(6), -2.0, 2.0)
             self._next_stir_s = time_s + float(rng.uniform(0.2, 0.6))
         if accent > 0.0:
             length_s, size_deg, side_deg = rng.uniform(0.3, 0.5), rng.uniform(1.6, 4.2), rng.normal(0.0, 1.5)
@@ -311,9 +315,10 @@ class Behaviour:
     Args:
         seed: the same seed, sound and wishes give the same movements.
         rate_hz: frames per second.
+        manner: how much of everything; see `generator.manner`.
     """
 
-    def __init__(self, seed: int, rate_hz: float = 25.0) -> None:
+    def __init__(self, seed: int, rate_hz: float = 25.0, manner: Manner = USUAL) -> None:
         frame_s = 1.0 / rate_hz
         blink_rng, gaze_rng, head_rng, brow_rng, smile_rng, raise_rng = (
             np.random.default_rng([seed, kind]) for kind in range(1, 7)
@@ -321,9 +326,9 @@ class Behaviour:
         self._frame_s = frame_s
         self._num_frames = 0
         self._accents = _Accents(frame_s)
-        self._blinks = _Blinks(blink_rng, frame_s)
-        self._gaze = _Gaze(gaze_rng, frame_s)
-        self._head = _Head(head_rng, frame_s)
+        self._blinks = _Blinks(blink_rng, frame_s, manner)
+        self._gaze = _Gaze(gaze_rng, frame_s, manner)
+        self._head = _Head(head_rng, frame_s, manner)
         self._brows = _Brows(brow_rng, frame_s)
         self._smiles = _Expression(smile_rng, frame_s, _SMILE_NONE, _SMILE_RANGE, _SMILE_STAY_S)
         self._raises = _Expression(raise_rng, frame_s, _BROW_NONE, _BROW_RANGE, _BROW_STAY_S)

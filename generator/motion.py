@@ -28,6 +28,7 @@ from generator.emotion import EMOTIONS, emotional_actions
 from generator.errors import WeightsError
 from generator.lips import LipNetwork, LipNetworkConfig
 from generator.listening import VIDEO_RATE_HZ, Heard, Listener
+from generator.manner import USUAL, Manner
 from generator.sealed import WEIGHTS_FOLDER, read_weights
 from generator.speech import SPEECH_RATE_HZ
 
@@ -137,13 +138,16 @@ def facial_actions(
 class MotionModel:
     """Plans movement from speech: a trained network for the lips, a stochastic model for everything else."""
 
-    def __init__(self, network: LipNetwork) -> None:
+    def __init__(self, network: LipNetwork, manner: Manner = USUAL) -> None:
         self.network = network.eval()
+        self.manner = manner
 
     @classmethod
-    def load(cls, folder: Path = WEIGHTS_FOLDER) -> MotionModel:
+    def load(cls, folder: Path = WEIGHTS_FOLDER, manner: Manner = USUAL) -> MotionModel:
         """Load the weights that ship with the project.
 
+        Args:
+            manner: how the face moves besides speaking; see `generator.manner`.
         Raises: WeightsError: missing, damaged, or of a format that this version does not read.
         """
         data = read_weights(WEIGHTS_NAME, _REMEDY, folder)
@@ -162,7 +166,7 @@ class MotionModel:
             raise WeightsError(
                 f"{folder / WEIGHTS_NAME} does not hold a lip network ({exc}); make it anew with `{_REMEDY}`."
             ) from exc
-        return cls(network)
+        return cls(network, manner)
 
     def articulation(self, samples_N: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what the mouth does at each video frame: shape (T, 12), columns as in `ARTICULATORS`."""
@@ -171,7 +175,7 @@ class MotionModel:
 
     def stream(self, controls: MotionControls) -> MotionStream:
         """Plan the movement of a voice while it is spoken."""
-        return MotionStream(self.network, controls)
+        return MotionStream(self.network, controls, self.manner)
 
     def plan(self, samples_N: NDArray[np.float32], controls: MotionControls) -> MotionTrack:
         """Plan the movement for a whole recording; exactly what a stream of it gives, however it is cut.
@@ -197,9 +201,9 @@ class MotionModel:
 class MotionStream:
     """Plans the movement of one voice as it is spoken; see `MotionModel.stream`."""
 
-    def __init__(self, network: LipNetwork, controls: MotionControls) -> None:
+    def __init__(self, network: LipNetwork, controls: MotionControls, manner: Manner = USUAL) -> None:
         self._listener = Listener(network)
-        self._behaviour = Behaviour(controls.seed, VIDEO_RATE_HZ)
+        self._behaviour = Behaviour(controls.seed, VIDEO_RATE_HZ, manner)
         self._controls = controls
         self._num_frames = 0
 
