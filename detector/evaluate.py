@@ -28,7 +28,7 @@ from detector.metrics import (
 )
 from detector.picture import read_picture
 from detector.score import Detector
-from detector.trials import ATTACKS
+from watermark.attacks import Attack
 from watermark.media import Clip, decode_clip
 
 _PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
@@ -117,7 +117,7 @@ def evaluate(
     *,
     detector: Detector | None = None,
     plots_dir: Path | None = None,
-    with_attacks: bool = False,
+    attacks: Mapping[str, Attack] | None = None,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
@@ -128,17 +128,17 @@ def evaluate(
         synthetic_dir: outputs of a generator.
         detector: the shipped one where None.
         plots_dir: where to write `detector.png` (ROC, reliability, coverage and risk, scores), or None.
-        with_attacks: score each clip once more after each of `detector.trials.ATTACKS`.
+        attacks: score each clip once more after each of these, such as `detector.trials.ATTACKS`.
         seed: of the resampling.
         progress: called with files done and files in all.
-    Returns: see `figures`, and `model_version`, `num_without_score`, `clips` with each file's score, and with
-        `with_attacks` the table `attacks`: what `figures` says of each.
+    Returns: see `figures`, and `model_version`, `num_without_score`, `clips` with each file's score, and
+        `attacks`: what `figures` says of each of them.
     Raises: EmptyCorpusError: a folder has no readable media with a face. MediaError, PictureError: a file is damaged.
     """
     detector = detector or Detector.load()
     labelled = [(path, 0) for path in _media_in(authentic_dir)] + [(path, 1) for path in _media_in(synthetic_dir)]
     identities = {**_identities(authentic_dir), **_identities(synthetic_dir)}
-    attacks = ATTACKS if with_attacks else {}
+    attacks = attacks or {}
     scored: list[Scored] = []
     attacked: dict[str, list[Scored]] = {name: [] for name in attacks}
     num_without_score = 0
@@ -157,12 +157,11 @@ def evaluate(
                     attacked[name] += [found] if found is not None else []
         progress(position + 1, len(labelled))
     report = figures(scored, detector.operating_point, seed=seed)
-    if with_attacks:
-        report["attacks"] = {
-            name: figures(clips, detector.operating_point, seed=seed)
-            for name, clips in attacked.items()
-            if len({clip.label for clip in clips}) == 2
-        }
+    report["attacks"] = {
+        name: figures(clips, detector.operating_point, seed=seed)
+        for name, clips in attacked.items()
+        if len({clip.label for clip in clips}) == 2
+    }
     if plots_dir is not None:
         plot(scored, detector.operating_point, plots_dir / "detector.png")
     clips = [{"name": c.name, "label": c.label, "p": round(c.p, 4), "abstains": c.abstains} for c in scored]
@@ -230,7 +229,7 @@ def table(report: Mapping[str, Any]) -> str:
     lines += [f"| {words} | {value:.3f} | {low:.3f}–{high:.3f} |" for words, (value, low, high) in rows]
     lines += ["", "| surest share of the clips | wrong among them |", "|---|---|"]
     lines += [f"| {coverage:.0%} | {risk:.3f} |" for coverage, risk in report["coverage_risk"]]
-    if report.get("attacks"):
+    if report["attacks"]:
         lines += ["", "| attack | AUC | found at 1 % false alarms | found at the threshold | false alarms there |"]
         lines += ["|---|---|---|---|---|"]
         for name, found in report["attacks"].items():

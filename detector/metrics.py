@@ -60,13 +60,15 @@ def balanced_weights(labels_N: Labels) -> Float[np.ndarray, " n"]:
 
 
 def expected_calibration_error(p_N: Scores, labels_N: Labels, num_bins: int = 10) -> float:
-    """Mean distance between stated probability and frequency at equal priors, over bins of equal weight."""
-    order = np.argsort(p_N, kind="stable")
-    p_N, labels_N = np.asarray(p_N)[order], np.asarray(labels_N, float)[order]
+    """Mean distance between stated probability and frequency at equal priors, over bins of about equal weight; clips
+    of the same probability share a bin."""
+    p_N, labels_N = np.asarray(p_N), np.asarray(labels_N, float)
     weights_N = balanced_weights(labels_N)
-    middles_N = np.cumsum(weights_N) - weights_N / 2
-    bins_N = np.minimum((middles_N * num_bins).astype(int), num_bins - 1)
-    gaps_N = np.bincount(bins_N, weights_N * (p_N - labels_N), num_bins)
+    values_V, place_N = np.unique(p_N, return_inverse=True)
+    weights_V = np.bincount(place_N, weights_N, len(values_V))
+    middles_V = np.cumsum(weights_V) - weights_V / 2
+    bins_V = np.minimum((middles_V * num_bins).astype(int), num_bins - 1)
+    gaps_N = np.bincount(bins_V[place_N], weights_N * (p_N - labels_N), num_bins)
     return float(np.abs(gaps_N).sum() / weights_N.sum())
 
 

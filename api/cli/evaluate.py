@@ -102,6 +102,7 @@ def evaluate_detector(
     """How well the detector tells two folders apart, with bootstrap intervals."""
     from detector.evaluate import evaluate as evaluate_folders
     from detector.evaluate import table as detector_table
+    from detector.trials import ATTACKS
 
     with reporting(as_json):
         with progress_bar("scoring") as tell:
@@ -109,7 +110,7 @@ def evaluate_detector(
                 authentic,
                 synthetic,
                 plots_dir=plots,
-                with_attacks=attacks,
+                attacks=ATTACKS if attacks else None,
                 progress=lambda done, total: tell(done / total),
             )
         if plots is not None:

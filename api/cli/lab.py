@@ -111,7 +111,7 @@ def train_detector(
     data: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of authentic and synthetic media.")],
     scratch: Annotated[Path, typer.Option(file_okay=False, help="Keeps renders and examples; goes on there.")],
     out: Annotated[Path, typer.Option(help="Weights file to write.")],
-    takes: Annotated[int, typer.Option(min=0, help="Renders to make, one per synthetic portrait.")] = 84,
+    takes: Annotated[int, typer.Option(min=0, help="Renders to make; 0: those that are there.")] = 84,
     held_out: Annotated[int, typer.Option(min=0, help="Renders more, of the variant that only measures.")] = 16,
     earlier: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Renders of earlier versions: they only teach.")
@@ -140,10 +140,11 @@ def train_detector(
             with laboratory(settings) as service, progress_bar("rendering") as tell:
                 cast = cast_from(data, num_takes=takes, num_held_out=held_out, seed=seed)
                 render_takes(service, cast, renders, progress=lambda done, total: tell(done / max(total, 1)))
-        key = KeyRing.load(settings.home / "keys", settings.key_access).watermark_key if takes else None
+        has_renders = (renders / INDEX).is_file()
+        key = KeyRing.load(settings.home / "keys", settings.key_access).watermark_key if has_renders else None
         with progress_bar("training") as tell:
             report = train_heads(
-                material_in(data, renders if (renders / INDEX).is_file() else None, key, earlier=earlier),
+                material_in(data, renders if has_renders else None, key, earlier=earlier),
                 scratch=scratch,
                 weights=out,
                 quotas=Quotas(protected=protected, trials=trials),

@@ -11,6 +11,7 @@ from detector.metrics import (
     auc,
     bootstrap,
     brier,
+    coverage_risk,
     equal_error_rate,
     expected_calibration_error,
     proportion,
@@ -52,6 +53,19 @@ def test_calibration_error_and_brier_of_known_cases() -> None:
     assert brier(np.array([0.5, 0.5]), np.array([0, 1])) == 0.25
     p = np.full(1000, 0.9)
     assert expected_calibration_error(p, np.ones(1000), 1) == pytest.approx(0.1)
+
+
+def test_calibration_is_judged_at_equal_priors() -> None:
+    labels = np.array([0] * 90 + [1] * 10)
+    # Half of either class says nothing: at equal priors that is exactly right, however rare one class is.
+    assert expected_calibration_error(np.full(100, 0.5), labels) < 0.06
+    assert brier(np.where(labels == 1, 0.0, 1.0), labels) == pytest.approx(1.0)
+
+
+def test_risk_grows_with_coverage_where_doubt_is_justified() -> None:
+    p = np.array([0.01, 0.02, 0.6, 0.99, 0.98, 0.55])
+    found = coverage_risk(p, np.array([0, 0, 0, 1, 1, 1]), (0.5, 1.0))
+    assert found == [(0.5, 0.0), (1.0, pytest.approx(1 / 6))]
 
 
 def test_proportion_is_exact() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from detector.data import Example, ExampleStore, plan
 from detector.errors import EmptyCorpusError, WeightsError
-from detector.evaluate import evaluate
+from detector.evaluate import evaluate, table
 from detector.fitting import fit_heads
 from detector.heads import NUM_FEATURES, pair_features
 from detector.metrics import auc
@@ -21,6 +21,7 @@ from detector.observation import Observer
 from detector.probes import probe_short_cuts
 from detector.score import Detector, read_weights, write_weights
 from detector.train import operating_point_on
+from detector.trials import ATTACKS
 from tests.detector.conftest import QUOTAS, TEACHING, SmallTraining
 from tests.detector.drawing import draw_face
 from watermark.encoding import encode_clip
@@ -136,8 +137,14 @@ def test_folders_are_evaluated(small_training: SmallTraining, tmp_path: Path) ->
             encode_clip(Clip(np.stack([draw_face(seed, 320)] * 4), 25.0), tmp_path / folder / f"{seed}.mp4")
     cv2.imwrite(str(tmp_path / "authentic" / "picture.png"), draw_face(9, 200)[..., ::-1])
     report = evaluate(
-        tmp_path / "authentic", tmp_path / "synthetic", detector=small_training.detector, plots_dir=tmp_path
+        tmp_path / "authentic",
+        tmp_path / "synthetic",
+        detector=small_training.detector,
+        plots_dir=tmp_path,
+        attacks={"H.264 CRF 35": ATTACKS["H.264 CRF 35"]},
     )
+    assert report["attacks"]["H.264 CRF 35"]["num_synthetic"] == 3
+    assert "| H.264 CRF 35 |" in table(report) and "| AUC |" in table(report)
     assert report["num_without_score"] == 1, "a picture gets no score"
     assert (report["num_authentic"], report["num_synthetic"]) == (3, 3)
     assert 0 <= report["auc"][1] <= report["auc"][0] <= report["auc"][2] <= 1
