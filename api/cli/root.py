@@ -29,6 +29,7 @@ from api.cli import (
     policy,
     sound,
     staff,
+    train_renderer,
     verify,
     vetting,
     witness,
@@ -58,6 +59,7 @@ app.add_typer(lab.models, name="models")
 app.add_typer(evaluate_likeness.app, name="evaluate")
 app.add_typer(bench_consent.bench, name="bench")
 app.add_typer(lab.train, name="train")
+lab.train.command("renderer")(train_renderer.train_renderer)
 evaluate_likeness.app.command("generator")(evaluate_generator.evaluate_generator)
 evaluate_likeness.app.command("motion")(evaluate_generator.evaluate_motion)
 bench_consent.bench.command("generator")(bench_generator.bench_generator)
