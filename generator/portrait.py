@@ -369,13 +369,13 @@ def prepare(portrait_png: bytes, head: Head | None = None, face: FaceChoice = No
     face_px = float(np.linalg.norm(points[FOREHEAD_TOP] - points[CHIN]))
     if face_px < MIN_FACE_PX:
         raise FaceTooSmallError(round(face_px), MIN_FACE_PX)
+    obstacles = find_obstacles(photo, points)
+    if obstacles.mouth_is_hidden:
+        raise MouthHiddenError
     fit = fit_head(head, points, (photo.shape[1] / 2, photo.shape[0] / 2))
     yaw, pitch, _ = fit.yaw_pitch_roll_deg
     if max(abs(yaw), abs(pitch)) > MAX_TURN_DEG:
         raise FaceTurnedAwayError(yaw, pitch, MAX_TURN_DEG)
-    obstacles = find_obstacles(photo, points)
-    if obstacles.mouth_is_hidden:
-        raise MouthHiddenError
     return Portrait(
         sha256=hashlib.sha256(portrait_png).hexdigest(),
         photo_HW3=photo,

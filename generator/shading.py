@@ -81,13 +81,13 @@ def build_shading(
     normal = np.empty_like(sheet.rest_V3)
     _normals(sheet.rest_V3, faces, normal)
     luma = cv2.GaussianBlur(image_SS3.astype(np.float32).mean(-1), (0, 0), 0.01 * size)[row, column]
-    slope = _light(normal[weight > 0.5], luma[weight > 0.5])
+    slope = light_slope(normal[weight > 0.5], luma[weight > 0.5])
     rest = np.empty(len(weight), np.float32)
     _brightness(sheet.rest_V3, faces, slope, rest)
     return Shading(faces, weight.astype(np.float32), slope, rest)
 
 
-def _light(normal_L3: ndarray, luma_L: ndarray) -> Float32[ndarray, " 3"]:
+def light_slope(normal_L3: ndarray, luma_L: ndarray) -> Float32[ndarray, " 3"]:
     """Slope of relative brightness over the normal: what the photo shows, held near light from above in front."""
     if len(luma_L) < 12:
         return _USUAL_SLOPE
