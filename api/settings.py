@@ -116,6 +116,9 @@ class Settings(BaseSettings):
     )
 
     # -- engine
+    manner: Path | None = Field(
+        default=None, description="How faces move besides speaking: a file of `placet train motion --video`."
+    )
     worker_name: str = Field(
         default="worker-1",
         pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$",

@@ -27,6 +27,7 @@ from generator.lips import num_video_frames
 from generator.listening import VIDEO_RATE_HZ
 from generator.live import CODING, KEY_FRAME_S, LiveStream
 from generator.live_terms import LiveTerms, set_controls
+from generator.manner import USUAL, Manner
 from generator.motion import MotionModel
 from generator.pipeline import Belt
 from generator.portrait import FRAME_PX, Portrait, prepare
@@ -92,6 +93,7 @@ class RenderWorker:
         authority: signs the manifests.
         log_publics: keys of the log in which decisions must be: the current one and those before it.
         labels: regimes whose visible labels are drawn; see `watermark.labels`.
+        manner: how faces move besides speaking.
         now: Unix time in seconds.
     """
 
@@ -106,6 +108,7 @@ class RenderWorker:
         *,
         permit_retired: Sequence[Retirement] = (),
         labels: Sequence[str] = (),
+        manner: Manner = USUAL,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._verifier = PermitVerifier(permit_public, name, PermitLedger(ledger_path), now, retired=permit_retired)
@@ -113,7 +116,7 @@ class RenderWorker:
         self._authority = authority
         self._log_publics = log_publics
         self._labels = labels
-        self._motion = MotionModel.load()
+        self._motion = MotionModel.load(manner=manner)
         self._portraits: OrderedDict[tuple[bytes, FaceChoice], Portrait] = OrderedDict()
         self._lock = threading.Lock()
 

@@ -87,23 +87,52 @@ def train_head(
 
 @train.command("motion")
 def train_motion(
-    data: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Corpus folder with an index.jsonl.")],
     scratch: Annotated[Path, typer.Option(file_okay=False, help="Where to keep features and checkpoints.")],
-    out: Annotated[Path, typer.Option(help="Weights file to write.")],
+    out: Annotated[Path, typer.Option(help="Weights file to write; with --video a small JSON file.")],
+    data: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Corpus folder with an index.jsonl.")
+    ] = None,
+    video: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Instead: folder of licensed video of faces.")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="With --video: by what right; stands in the model card.")] = "",
     minutes: Annotated[float, typer.Option(min=0.1, help="How long to train.")] = 20.0,
     seed: Annotated[int, typer.Option(help="Of everything drawn by chance.")] = 20261122,
     learning_rate: Annotated[float, typer.Option(min=1e-6, max=0.1, help="At the start; falls to zero.")] = 2e-3,
     start: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Weights to go on from.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train the speech-to-lips network."""
+    """Train the speech-to-lips network; or learn from video how a face moves besides speaking."""
+    if (data is None) == (video is None):
+        raise typer.BadParameter("give --data for the lips, or --video for head, gaze and blinks")
+    if video is not None:
+        _train_manner(video, scratch, out, licence, seed, as_json)
+        return
     from generator.train.motion import TrainingPlan
     from generator.train.motion import train as train_network
 
     with reporting(as_json):
+        assert data is not None
         plan = TrainingPlan(minutes=minutes, seed=seed, learning_rate=learning_rate)
         report = train_network(data, scratch, out, plan=plan, start=start, say=lambda line: typer.echo(line, err=True))
         emit(as_json, report.to_json(), f"{report.weights}: {report.num_steps} steps, sha256 {report.sha256}")
+
+
+def _train_manner(video: Path, scratch: Path, out: Path, licence: str, seed: int, as_json: bool) -> None:
+    from generator.train.manner import train as train_manner
+
+    with reporting(as_json):
+        if not licence.strip():
+            raise typer.BadParameter("--licence says by what right people are learned from, such as “GRID, CC BY 4.0”")
+        with progress_bar("following faces") as tell:
+            report = train_manner(
+                video, scratch, out, licence=licence, seed=seed, progress=lambda done, total: tell(done / total),
+                say=lambda line: typer.echo(line, err=True),
+            )  # fmt: skip
+        text = (
+            f"{report.file}: {report.num_clips} clips, {report.video_s:.0f} s; curve {report.curve}, card {report.card}"
+        )
+        emit(as_json, report.to_json(), text)
 
 
 @train.command("detector")

@@ -149,6 +149,7 @@ class Worker:
                 "labels": list(settings.labels),
                 "tsa_roots_pem": self._time_stamping.roots_pem,
                 "threads": settings.threads,
+                "manner": "" if settings.manner is None else str(settings.manner.absolute()),
                 "sealed_weights": str(settings.sealed_weights_dir.absolute()) if settings.weights == "sealed" else "",
             },
             {"watermark_key": keys.watermark_key} | self._weights_keys(),
@@ -170,6 +171,7 @@ class Worker:
 def prepare_worker(hello: Message) -> Handler:
     """Load models and keys; returns the handler of jobs."""
     from api.live.worker import live
+    from generator.manner import USUAL, Manner
     from generator.sealed import use_source
     from generator.sealing import SealedWeights
     from generator.session import RenderWorker
@@ -197,6 +199,7 @@ def prepare_worker(hello: Message) -> Handler:
             for each in hello.header["permit_retired"]
         ],
         labels=hello.header["labels"],
+        manner=Manner.load(Path(hello.header["manner"])) if hello.header["manner"] else USUAL,
     )
 
     def handle(job: Message, progress: Progress) -> Message:

@@ -79,8 +79,11 @@ class MannerStatistics:
         jump_T = np.linalg.norm(np.diff(gaze_T2, axis=0), axis=1)
         shifts = (jump_T > _SHIFT_DEG) & ~shut[1:] & ~shut[:-1]
         num_shifts = int((shifts[1:] & ~shifts[:-1]).sum()) + int(shifts[:1].sum())
+        yaw_deg, pitch_deg, roll_deg = (float(each) for each in spread_3)
         return cls(
-            *(float(each) for each in spread_3),
+            yaw_deg=yaw_deg,
+            pitch_deg=pitch_deg,
+            roll_deg=roll_deg,
             quickness=float(np.median(speed_T) / max(float(np.linalg.norm(spread_3)), _LEAST)),
             blinks_per_min=num_blinks / minutes,
             gaze_deg=float(np.linalg.norm(gaze_T2[~shut].std(0))) if (~shut).any() else 0.0,
@@ -90,9 +93,7 @@ class MannerStatistics:
     @classmethod
     def mean(cls, of: Sequence[MannerStatistics], weights_s: Sequence[float]) -> MannerStatistics:
         """Over clips, by their length."""
-        return cls(
-            *(float(np.average([getattr(e, each.name) for e in of], weights=weights_s)) for each in fields(cls))
-        )
+        return cls(*(float(np.average([getattr(e, each.name) for e in of], weights=weights_s)) for each in fields(cls)))
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,10 @@ class MannerReport:
 
     def to_json(self) -> dict[str, Any]:
         """For the command line."""
-        return {name: asdict(value) if hasattr(value, "__dataclass_fields__") else value for name, value in vars(self).items()}
+        return {
+            name: asdict(value) if hasattr(value, "__dataclass_fields__") else value
+            for name, value in vars(self).items()
+        }
 
 
 def train(
@@ -149,7 +153,9 @@ def train(
         if progress is not None:
             progress(index + 1, len(files))
     if not found:
-        raise DrivingTooShortError(f"No clip below {videos} shows a face that could be followed: {len(files)} were tried.")
+        raise DrivingTooShortError(
+            f"No clip below {videos} shows a face that could be followed: {len(files)} were tried."
+        )
     lengths_s = [length_s for _, _, length_s in found]
     seen = MannerStatistics.mean([statistics for _, statistics, _ in found], lengths_s)
     manner, rounds = fit_manner(seen, float(np.mean(lengths_s)), seed)
@@ -161,9 +167,7 @@ def train(
         "clips_sha256": [name for name, _, _ in found],
     }  # fmt: skip
     manner.save(out, learned_from)
-    report = MannerReport(
-        out, curve, card, manner, seen, reached, len(found), len(files) - len(found), sum(lengths_s)
-    )
+    report = MannerReport(out, curve, card, manner, seen, reached, len(found), len(files) - len(found), sum(lengths_s))
     card.write_text(_card(report, learned_from))
     return report
 
@@ -192,9 +196,7 @@ def fit_manner(
 
 def mismatch(seen: MannerStatistics, reached: MannerStatistics) -> float:
     """Root mean square of the logarithms of the ratios."""
-    ratios = [
-        max(getattr(seen, name), _LEAST) / max(getattr(reached, name), _LEAST) for name in _ANSWERS
-    ]
+    ratios = [max(getattr(seen, name), _LEAST) / max(getattr(reached, name), _LEAST) for name in _ANSWERS]
     return float(np.sqrt(np.mean(np.clip(np.log(ratios), -3.0, 3.0) ** 2)))
 
 
@@ -268,7 +270,8 @@ Factors on the stochastic model of head, gaze and blinks (`generator/behaviour.p
 
 Data: {learned_from["num_clips"]} clips, {learned_from["video_s"]} s; {report.num_refused} could not be followed.
 Licence or consent: {learned_from["licence"]}. Seed {learned_from["seed"]}, Python {platform.python_version()}.
-Root mean square of the logarithms of the ratios: {mismatch(report.seen, report.reached):.3f}; the rounds are in {report.curve.name}.
+Root mean square of the logarithms of the ratios: {mismatch(report.seen, report.reached):.3f} (rounds:
+{report.curve.name}).
 
 Limits. Blinks and gaze shifts of short clips are few, so their rates are rough. What the landmarks' own noise adds to
 spread and speed is learned along. Nothing of anybody's looks, voice or lips is in these numbers.
