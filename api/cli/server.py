@@ -11,6 +11,7 @@ import uvicorn
 
 from api.app import create_app
 from api.cli.places import write_service_file
+from api.live.messages import MAX_MESSAGE_BYTES
 from api.settings import Settings
 
 
@@ -22,6 +23,12 @@ def run_server(settings: Settings, listener: socket.socket, as_json: bool) -> bo
         create_app(settings),
         log_level="warning",
         server_header=False,
+        # live sessions: no message is larger than a second of sound; half-open connections are noticed within 15 s;
+        # video does not get smaller by deflating it
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_ping_interval=5.0,
+        ws_ping_timeout=10.0,
+        ws_per_message_deflate=False,
         timeout_graceful_shutdown=5,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies or None,

@@ -83,7 +83,7 @@ class EngineProcess:
         wall_s: float,
         on_progress: Callable[[float], None] | None = None,
         on_question: Callable[[Message], Message] | None = None,
-        on_event: Callable[[Message], None] | None = None,
+        on_event: Callable[[Message], object] | None = None,
     ) -> Message:
         """Have one job done.
 

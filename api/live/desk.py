@@ -27,12 +27,14 @@ from api.engine.renders import (
 )
 from api.engine.signing import check_can_sign
 from api.engine.worker import Worker
-from api.errors import ApiError, BusyError, EngineError
+from api.errors import ApiError, BusyError, EngineError, RemoteError
+from api.live.connection import Connection
 from api.live.errors import TicketError
 from api.live.messages import Opening
-from api.live.session import Connection, LiveSession
+from api.live.session import LiveSession
 from api.storage.models import Client, Consent, Portrait, Render, Subject
 from generator.controls import MotionControls
+from generator.errors import GeneratorError
 from generator.live_terms import LiveTerms, set_controls
 from policy.decision import ACTION_LIVE
 from policy.identity import Actor
@@ -125,7 +127,10 @@ class LiveDesk:
         service = self._service
         # (1) what could not be done anyway
         check_can_sign(service.instance.pki)
-        MotionControls.from_json(set_controls(asked.controls))
+        try:
+            MotionControls.from_json(set_controls(asked.controls))
+        except GeneratorError as error:
+            raise RemoteError(error.code, str(error)) from error
         with service.database.read() as session:
             portrait = session.get(Portrait, asked.portrait_sha256)
             client = session.get_one(Client, actor.client_id)

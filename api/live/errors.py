@@ -111,3 +111,20 @@ class StalledError(StreamError):
     """The worker makes nothing any more."""
 
     code = "stream.stalled"
+
+
+def named(code: str, sentence: str) -> ApiError:
+    """An error of another package, by its code."""
+    error = ApiError(sentence)
+    error.code = code
+    return error
+
+
+def as_api_error(error: BaseException) -> ApiError:
+    """Whatever went wrong, with a code; what is no error of ours becomes `internal`."""
+    if isinstance(error, ApiError):
+        return error
+    code = getattr(error, "code", None)
+    if isinstance(code, str):
+        return named(code, str(error))
+    return named("internal", "Something went wrong on our side.")

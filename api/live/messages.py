@@ -15,7 +15,10 @@ from api.live.errors import ChunkError, MessageError, OpeningError
 SUBPROTOCOL: Final = "placet.live.1"
 MAX_TEXT_CHARS: Final = 16_384
 MAX_CHUNK_S: Final = 1.0
+MAX_MESSAGE_BYTES: Final = 1024 * 1024
+"""What a server takes from a socket at all; larger ones close it (RFC 6455 §7.4.1, status 1009)."""
 _BYTES_PER_SAMPLE: Final = 2
+_LOUD: Final = 33  # of 32,768
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,12 @@ def check_chunk(data: bytes, rate_hz: int) -> float:
             "bytes."
         )
     return len(data) / _BYTES_PER_SAMPLE / rate_hz
+
+
+def is_loud(data: bytes) -> bool:
+    """Whether a sound chunk is anything but silence: above −60 dB of full scale."""
+    samples = memoryview(data).cast("h")
+    return max(samples) > _LOUD or min(samples) < -_LOUD
 
 
 def _object(text: str) -> dict[str, Any]:

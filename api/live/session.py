@@ -20,9 +20,8 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.concurrency import run_in_threadpool
 
@@ -31,6 +30,8 @@ from api.engine.wire import Message
 from api.engine.worker import Produced, Worker
 from api.errors import ApiError, EngineError
 from api.live.clock import SoundClock
+from api.live.connection import Connection, LostError, bounded, first_of, say
+from api.live.counts import Counts
 from api.live.errors import (
     ControlFloodError,
     FastError,
@@ -44,9 +45,11 @@ from api.live.errors import (
     TakenOverError,
     TicketError,
     TimeOverError,
+    as_api_error,
+    named,
 )
-from api.live.messages import ControlChange, Opening, check_chunk, message_of
-from api.live.worker import OPENED, SEGMENT, LiveJob, run_live
+from api.live.messages import ControlChange, Opening, check_chunk, is_loud, message_of
+from api.live.worker import OPENED, SEGMENT, Event, LiveJob, start_live
 from generator.live_terms import LiveTerms
 from watermark.live import EndReason, EndSigner
 
@@ -62,58 +65,17 @@ _FREE_BACKLOG_S: Final = 1.0
 _STALLED_S: Final = 30.0
 _MAX_FAULTS: Final = 50
 _RING_S: Final = 10.0
-_END_SEND_S: Final = 2.0
-_LOUD: Final = 33  # of 32,768: −60 dB
 _WALL_CLOCK: Final = 4.0
 """A session that is not bound to time may take so many times as long as the picture it may make."""
 _PERMIT_S: Final = 120.0
 _TOO_SLOW: Final = "Segments are not taken as fast as they are made: take them faster, or ask for less."
 
 
-class LostError(Exception):
-    """The connection is gone."""
-
-
-class Connection(Protocol):
-    """One WebSocket, as a session sees it.
-
-    Attributes:
-        is_greeted: whether it has been told what is coming.
-    """
-
-    is_greeted: bool
-
-    async def send_bytes(self, data: bytes) -> None:
-        """Raises: LostError."""
-
-    async def send_text(self, text: str) -> None:
-        """Raises: LostError."""
-
-    async def receive(self) -> bytes | str:
-        """The next message. Raises: LostError."""
-
-    async def close(self, code: int, reason: str) -> None:
-        """Say goodbye; does not raise."""
-
-
-@dataclass
-class Counts:
-    """What a session has come to."""
-
-    num_segments: int = 0
-    num_frames: int = 0
-    num_repeated: int = 0
-    num_gaps: int = 0
-    num_changes: int = 0
-    num_faults: int = 0
-    num_connections: int = 0
-
-
 class LiveSession:
     """One session.
 
     Args:
-        job: as the gate has decided it.
+        job: as the gate has decided it, with the id that every frame carries.
         worker: reserved for this session.
         pace: "realtime": gaps become silence, sound that comes too fast is dropped; "free": as fast as it goes.
         valid_until: Unix time after which no segment leaves, whatever is left of the terms.
@@ -137,7 +99,7 @@ class LiveSession:
         leaf_der: bytes,
         on_end: Callable[[LiveSession], None],
     ) -> None:
-        self._service, self._job, self.terms, self.worker = service, job, terms, worker
+        self._service, self.job, self.terms, self.worker = service, job, terms, worker
         self.session_id, self.client_id, self.pace = job.render_id, client_id, pace
         self._valid_until, self._on_end = valid_until, on_end
         self.ticket, self.resume_token = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
@@ -145,14 +107,14 @@ class LiveSession:
         self.counts = Counts()
         self.reason: EndReason | None = None
         self.error: ApiError | None = None
-        self._events: asyncio.Queue[Message | BaseException | Produced | None] = asyncio.Queue()
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._queued_frames = 0
         self._connection: Connection | None = None
         self._came = asyncio.Event()
         self._is_ticket_used = False
         self._client_has = 0
-        self._ring: deque[tuple[int, bytes]] = deque()
-        self._ring_bytes = 0
+        # what a client that comes back may not have seen
+        self._ring: deque[tuple[int, bytes]] = deque(maxlen=round(_RING_S * terms.rate_hz / terms.frames_per_segment))
         self._stop_error: ApiError | None = None
         self._stopping = asyncio.Event()
         self._made = asyncio.Event()
@@ -170,16 +132,6 @@ class LiveSession:
         self._is_feedable = False
         self._turn = asyncio.Lock()
         self.task = self._loop.create_task(self._live(), name=f"live {self.session_id}")
-
-    @property
-    def mark_id(self) -> str:
-        """The id that every frame carries."""
-        return self._job.mark_id
-
-    @property
-    def decision_index(self) -> int:
-        """The log entry of the decision that this rests on."""
-        return self._job.ruling.evidence.index
 
     # -- connections
 
@@ -199,7 +151,6 @@ class LiveSession:
             raise TicketError("This session is over.")
         before, self._connection = self._connection, connection
         self._client_has = opening.after or 0
-        self.counts.num_connections += 1
         self._came.set()
         if opening.after is not None:
             self._loop.create_task(self._greet(connection))
@@ -257,7 +208,7 @@ class LiveSession:
                     self.counts.num_faults += 1
                     if self.counts.num_faults > _MAX_FAULTS:
                         raise
-                    await self._say(connection, "refused", error)
+                    await say(connection, "refused", error)
         except LostError:
             return
         except ApiError as error:
@@ -268,7 +219,7 @@ class LiveSession:
 
     async def _sound(self, data: bytes) -> None:
         duration_s = check_chunk(data, self.terms.sound_rate_hz)
-        self._clock.heard(self._loop.time(), is_loud=_is_loud(data))
+        self._clock.heard(self._loop.time(), is_loud=is_loud(data))
         if self.pace == REALTIME:
             if not self._clock.has_room(self._loop.time(), duration_s):
                 self._service.metrics.count("placet_live_dropped_total", code=FastError.code)
@@ -278,7 +229,7 @@ class LiveSession:
         else:
             while self._fed_s - self._made_s > _FREE_BACKLOG_S and not self._stopping.is_set():
                 self._made.clear()
-                await _first_of(self._made, self._stopping, timeout_s=1.0)
+                await first_of(self._made, self._stopping, timeout_s=1.0)
         self._clock.fed(self._loop.time(), duration_s)
         await self._feed({"op": "sound"}, {"sound": data}, duration_s)
 
@@ -335,7 +286,7 @@ class LiveSession:
         try:
             warming = self._loop.create_task(run_in_threadpool(self._warm_up))
             warming.add_done_callback(lambda done: done.cancelled() or done.exception())
-            await _first_of(self._came, self._stopping, timeout_s=settings.live_ticket_s)
+            await first_of(self._came, self._stopping, timeout_s=settings.live_ticket_s)
             if self._stop_error is not None:
                 raise self._stop_error
             if self._connection is None:
@@ -357,7 +308,7 @@ class LiveSession:
             if not isinstance(code, str):
                 logger.exception("session %s failed", self.session_id)
             self.reason = "failed"
-            self.error = _as_api_error(error)
+            self.error = as_api_error(error)
         try:
             await self._close(job_thread)
         except Exception:
@@ -367,11 +318,11 @@ class LiveSession:
 
     def _warm_up(self) -> None:
         """Have the worker start, and analyse the portrait, while the client is on its way."""
-        assert self._job.portrait is not None
-        self.worker.prepare(self._job.portrait)
+        assert self.job.portrait is not None
+        self.worker.prepare(self.job.portrait)
 
     def _start_worker(self) -> threading.Thread:
-        service, job = self._service, self._job
+        service, job = self._service, self.job
         staging: Path = service.settings.staging_dir
         assert job.portrait is not None  # `LiveDesk.open` looks
         live_job = LiveJob(
@@ -385,22 +336,16 @@ class LiveSession:
             may_repeat=self.pace == REALTIME,
         )
 
-        def post(event: Message | BaseException | Produced | None) -> None:
-            self._loop.call_soon_threadsafe(self._arrived, event)
+        return start_live(
+            self.worker,
+            live_job,
+            service.keys.c2pa_key,
+            wall_s=service.settings.live_idle_s + service.settings.live_grace_s + _PERMIT_S,
+            begin=lambda: service.renders.begin(job),
+            post=lambda event: self._loop.call_soon_threadsafe(self._arrived, event),
+        )
 
-        def work() -> None:
-            try:
-                service.renders.begin(job)
-                wall_s = service.settings.live_idle_s + service.settings.live_grace_s + _PERMIT_S
-                post(run_live(self.worker, live_job, service.keys.c2pa_key, wall_s=wall_s, on_event=post))
-            except BaseException as error:
-                post(error)
-
-        thread = threading.Thread(target=work, name=f"live {self.session_id}", daemon=True)
-        thread.start()
-        return thread
-
-    def _arrived(self, event: Message | BaseException | Produced | None) -> None:
+    def _arrived(self, event: Event) -> None:
         if isinstance(event, Message) and event.header["event"] == SEGMENT:
             num_frames = int(event.header["num_frames"])
             self._queued_frames += num_frames
@@ -434,7 +379,7 @@ class LiveSession:
         self._segments_sha256.update(self._init)
         self._opened_index = await run_in_threadpool(
             self._service.live.note_opened,
-            self._job,
+            self.job,
             self.terms,
             self._manifest_id,
             event.attachments["manifest_store"],
@@ -450,21 +395,8 @@ class LiveSession:
         async with self._turn:
             if connection.is_greeted or connection is not self._connection:
                 return
-            opened = {
-                "type": "opened",
-                "session_id": self.session_id,
-                "mime": f'video/mp4; codecs="{self._codecs}"',
-                "manifest_id": self._manifest_id,
-                "log_index": self._opened_index,
-                "resume_token": self.resume_token,
-                "grace_s": self._service.settings.live_grace_s,
-                "rate_hz": self.terms.rate_hz,
-                "frames_per_segment": self.terms.frames_per_segment,
-                "max_duration_s": self.terms.max_duration_ms / 1000,
-                "resumed_after": self._client_has,
-            }
             try:
-                await connection.send_text(json.dumps(opened))
+                await connection.send_text(json.dumps(self._greeting()))
                 if self._client_has == 0:
                     await connection.send_bytes(self._init)
                 for number, data in list(self._ring):
@@ -478,6 +410,19 @@ class LiveSession:
             connection.is_greeted = True
             self._clock.go_on(self._loop.time())
 
+    def _greeting(self) -> dict[str, Any]:
+        return {
+            "type": "opened",
+            "session_id": self.session_id,
+            "mime": f'video/mp4; codecs="{self._codecs}"',
+            "manifest_id": self._manifest_id,
+            "log_index": self._opened_index,
+            "resume_token": self.resume_token,
+            "grace_s": self._service.settings.live_grace_s,
+            "resumed_after": self._client_has,
+            **{name: getattr(self.terms, name) for name in ("rate_hz", "frames_per_segment", "max_duration_ms")},
+        }
+
     async def _let_out(self) -> None:
         while True:
             event = await self._next()
@@ -489,7 +434,7 @@ class LiveSession:
                     connection = self._connection
                     if connection is not None:
                         sentence = str(event.header["sentence"])
-                        await self._say(connection, "refused", _named(str(event.header["code"]), sentence))
+                        await say(connection, "refused", named(str(event.header["code"]), sentence))
                 case "ended":
                     if event.header["is_expired"]:
                         raise TimeOverError("The time that was permitted is over.")
@@ -526,10 +471,6 @@ class LiveSession:
         self.counts.num_repeated += int(event.header["num_repeated"])
         self._segments_sha256.update(data)
         self._ring.append((number, data))
-        self._ring_bytes += len(data)
-        most = max(1, round(_RING_S * self.terms.rate_hz / self.terms.frames_per_segment))
-        while len(self._ring) > most:
-            self._ring_bytes -= len(self._ring.popleft()[1])
         # (4) and now and then the state goes on record
         if self._service.now() - self._logged_at >= settings.live_log_interval_s:
             self._logged_at = self._service.now()
@@ -549,7 +490,7 @@ class LiveSession:
             if connection is not None:
                 await self._greet(connection)
                 continue
-            await _first_of(self._came, self._stopping, timeout_s=self._service.settings.live_grace_s)
+            await first_of(self._came, self._stopping, timeout_s=self._service.settings.live_grace_s)
             if self._stop_error is not None:
                 raise self._stop_error
             if self._connection is None:
@@ -558,9 +499,9 @@ class LiveSession:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "decision_index": self._job.ruling.evidence.index,
+            "decision_index": self.job.ruling.evidence.index,
             "opened_index": self._opened_index,
-            "mark_id": self._job.mark_id,
+            "mark_id": self.job.mark_id,
             "num_segments": self.counts.num_segments,
             "num_frames": self.counts.num_frames,
             "segments_sha256": self._segments_sha256.hexdigest(),
@@ -581,13 +522,13 @@ class LiveSession:
             end = self._end_signer.end(self._manifest_id, self.counts.num_segments, self.reason)
             self._segments_sha256.update(end)
             if connection is not None and connection.is_greeted:
-                await _bounded(connection.send_bytes(end))
+                await bounded(connection.send_bytes(end))
         # (2) on record
         duration_s = self.counts.num_frames / self.terms.rate_hz
         has_recording = self.terms.record and self.counts.num_frames > 0 and self.reason not in ("revoked", "failed")
         index = await run_in_threadpool(
             self._service.live.note_closed,
-            self._job.render_id,
+            self.job.render_id,
             self._state() | {"reason": self.reason, "code": code, "num_gaps": self.counts.num_gaps},
             duration_s=duration_s,
             status=None if has_recording else _STATUS[self.reason] if self.counts.num_frames else FAILED,
@@ -604,8 +545,8 @@ class LiveSession:
                 "num_segments": self.counts.num_segments,
                 "render_id": self.session_id if has_recording else None,
             }
-            await _bounded(connection.send_text(json.dumps(ended)))
-            await _bounded(connection.close(1011 if self.reason == "failed" else 1000, code or self.reason))
+            await bounded(connection.send_text(json.dumps(ended)))
+            await bounded(connection.close(1011 if self.reason == "failed" else 1000, code or self.reason))
         # (4) the recording
         if job_thread is not None:
             await self._record(has_recording, index)
@@ -617,7 +558,7 @@ class LiveSession:
         """Let the worker make the recording, and deliver it like a render."""
         service = self._service
         dst = service.settings.staging_dir / f"{self.session_id}.mp4"
-        entries = [self._job.ruling.evidence.index, self._opened_index, closed_index]
+        entries = [self.job.ruling.evidence.index, self._opened_index, closed_index]
         session = {"stream_manifest_id": self._manifest_id, "log_entries": entries}
         close = {
             "op": "close",
@@ -634,19 +575,12 @@ class LiveSession:
                 raise event
             if is_wanted:
                 assert isinstance(event, Produced)
-                await run_in_threadpool(service.renders.deliver, self._job, event)
+                await run_in_threadpool(service.renders.deliver, self.job, event)
         except Exception as error:
             if is_wanted:
-                failed = _as_api_error(error)
+                failed = as_api_error(error)
                 status = REFUSED if isinstance(error, ConsentWithdrawnError | ClientSuspendedError) else FAILED
                 await run_in_threadpool(service.renders.close, self.session_id, status, failed.code, str(failed))
-
-    @staticmethod
-    async def _say(connection: Connection, kind: str, error: ApiError) -> None:
-        try:
-            await connection.send_text(json.dumps({"type": kind, "code": error.code, "detail": str(error)}))
-        except LostError:
-            return
 
 
 _STATUS: Final[dict[str, str]] = {
@@ -656,42 +590,3 @@ _STATUS: Final[dict[str, str]] = {
     "revoked": REFUSED,
     "failed": FAILED,
 }
-
-
-def _named(code: str, sentence: str) -> ApiError:
-    error = ApiError(sentence)
-    error.code = code
-    return error
-
-
-def _as_api_error(error: BaseException) -> ApiError:
-    if isinstance(error, ApiError):
-        return error
-    code = getattr(error, "code", None)
-    if isinstance(code, str):
-        return _named(code, str(error))
-    return _named("internal", "Something went wrong on our side.")
-
-
-def _is_loud(data: bytes) -> bool:
-    samples = memoryview(data).cast("h")
-    return max(samples) > _LOUD or min(samples) < -_LOUD
-
-
-async def _bounded(sending: Any) -> None:
-    """Send a last word to somebody who may not listen."""
-    try:
-        async with asyncio.timeout(_END_SEND_S):
-            await sending
-    except (LostError, TimeoutError):
-        return
-
-
-async def _first_of(*events: asyncio.Event, timeout_s: float) -> None:
-    """Wait until one of the events is set, or for so long."""
-    tasks = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -57,7 +57,7 @@ class LiveJob:
 
 
 def run_live(
-    worker: Worker, job: LiveJob, key: SigningKey, *, wall_s: float, on_event: Callable[[Message], None]
+    worker: Worker, job: LiveJob, key: SigningKey, *, wall_s: float, on_event: Callable[[Message], object]
 ) -> Produced | None:
     """Have the worker live through one session; returns its recording, if there is one.
 
@@ -93,6 +93,38 @@ def run_live(
         num_frames=int(fields["num_frames"]),
         duration_s=float(fields["duration_s"]),
     )
+
+
+Event = Message | BaseException | Produced | None
+"""What comes from a session's worker: events, then its error or its recording (None where there is none)."""
+
+
+def start_live(
+    worker: Worker,
+    job: LiveJob,
+    key: SigningKey,
+    *,
+    wall_s: float,
+    begin: Callable[[], None],
+    post: Callable[[Event], object],
+) -> threading.Thread:
+    """`run_live` on a thread of its own.
+
+    Args:
+        begin: what comes before it on that thread; its error is the session's.
+        post: is handed every event, and at last the error or the recording.
+    """
+
+    def work() -> None:
+        try:
+            begin()
+            post(run_live(worker, job, key, wall_s=wall_s, on_event=post))
+        except BaseException as error:
+            post(error)
+
+    thread = threading.Thread(target=work, name=f"live {job.spool.stem}", daemon=True)
+    thread.start()
+    return thread
 
 
 # -- worker process

@@ -11,11 +11,12 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.websockets import WebSocketState
 
 from api.deps import LiveCreator, ServiceDep
+from api.live.connection import LostError
 from api.live.desk import LiveRequest
 from api.live.errors import OpeningError, StreamError
 from api.live.messages import SUBPROTOCOL, opening_of
 from api.live.schemas import LiveSessionIn, LiveSessionOut
-from api.live.session import LiveSession, LostError
+from api.live.session import LiveSession
 from api.service import Service
 from generator.live_terms import LiveTerms
 
@@ -54,8 +55,8 @@ def opened(service: Service, session: LiveSession) -> LiveSessionOut:
         ticket=session.ticket,
         ticket_expires_in_s=service.settings.live_ticket_s,
         render_id=session.session_id,
-        mark_id=session.mark_id,
-        decision_index=session.decision_index,
+        mark_id=session.job.mark_id,
+        decision_index=session.job.ruling.evidence.index,
     )
 
 

@@ -42,8 +42,8 @@ Start = Callable[..., LiveConnection]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A server whose live workers draw."""
     limits = {
-        "live_sessions": 3, "live_grace_s": 1.0, "live_idle_s": 1.5, "live_silence_s": 1.5, "live_slow_s": 1.0,
-        "live_ticket_s": 2.0, "live_log_interval_s": 0.2, "live_controls_per_s": 5,
+        "live_sessions": 3, "live_grace_s": 3.0, "live_idle_s": 5.0, "live_silence_s": 4.0, "live_slow_s": 3.0,
+        "live_ticket_s": 8.0, "live_log_interval_s": 0.2, "live_controls_per_s": 5,
     }  # fmt: skip
     with serving(tmp_path_factory.mktemp("live") / "home", **limits) as running:
         for worker in running.service.live.workers:
