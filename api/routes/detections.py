@@ -16,7 +16,7 @@ from api.deps import DetectCreator, ServiceDep, limited
 from api.detections.desk import OVERLAY_TYPES, STAGES, Caller, Detection
 from api.detections.resumable import MAX_OPEN, PIECES_TYPE, TUS_EXTENSIONS, TUS_VERSION, Upload
 from api.engine.examiner import ExamineJob
-from api.errors import ContentTypeError, InvalidFieldError, RequestError
+from api.errors import ContentTypeError, InvalidFieldError, NotFoundError, RequestError
 from api.schemas import Moment, RequestModel, ResponseModel, moment
 from api.service import Service
 from api.uploads import counted, read_body, read_form
@@ -283,7 +283,7 @@ def limits(service: ServiceDep) -> DetectionLimits:
 def webhook_registered(service: ServiceDep, actor: DetectCreator) -> WebhookOut:
     row = service.webhooks.find(actor.client_id)
     if row is None:
-        raise InvalidFieldError("No webhook is registered: PUT one here.")
+        raise NotFoundError("No webhook is registered: PUT one here.")
     return _webhook_out(service, row.url, row.created_at)
 
 
