@@ -90,9 +90,15 @@ class SoundClock:
         """How long no chunk came."""
         return 0.0 if self._heard_at is None or self._is_over or self._paused_at is not None else now - self._heard_at
 
-    def silent_s(self, now: float) -> float:
-        """How long nothing was to be heard."""
-        return 0.0 if self._loud_at is None or self._is_over or self._paused_at is not None else now - self._loud_at
+    def silent_s(self) -> float:
+        """How long nothing but silence came."""
+        return (
+            0.0 if self._heard_at is None or self._loud_at is None or self._is_over else self._heard_at - self._loud_at
+        )
+
+    def is_paused(self, for_s: float, now: float) -> bool:
+        """Whether nobody has been connected for so long."""
+        return self._paused_at is not None and now - self._paused_at >= for_s - 0.01
 
     def since_made_s(self, now: float) -> float:
         """How long no frame was made."""

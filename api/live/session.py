@@ -20,6 +20,7 @@ import secrets
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -175,6 +176,12 @@ class LiveSession:
             self._connection = None
             self._came.clear()
             self._clock.pause(self._loop.time())
+            self._loop.call_later(self._service.settings.live_grace_s, self._miss)
+
+    def _miss(self) -> None:
+        """The grace time after a lost connection is over."""
+        if self._connection is None and self._clock.is_paused(self._service.settings.live_grace_s, self._loop.time()):
+            self.stop(GoneError("The connection was lost, and nobody came back in time."))
 
     def stop(self, error: ApiError) -> None:
         """End the session for this reason, before its next segment."""
@@ -216,6 +223,10 @@ class LiveSession:
         except Exception:
             logger.exception("session %s: a message could not be taken", self.session_id)
             self.stop(EngineError("Something went wrong on our side: open another session."))
+        # what still comes is taken off the wire: a socket closed over unread data loses the last words to the client
+        with suppress(LostError):
+            while True:
+                await connection.receive()
 
     async def _sound(self, data: bytes) -> None:
         duration_s = check_chunk(data, self.terms.sound_rate_hz)
@@ -268,7 +279,7 @@ class LiveSession:
             )
             if self._clock.idle_s(now) > settings.live_idle_s:
                 self.stop(IdleError(f"No sound came for {settings.live_idle_s:.0f} seconds."))
-            elif self._clock.silent_s(now) > settings.live_silence_s:
+            elif self._clock.silent_s() > settings.live_silence_s:
                 self.stop(SilenceError(f"Nothing but silence came for {settings.live_silence_s:.0f} seconds."))
             elif self._fed_s - self._made_s > 1.0 and self._clock.since_made_s(now) > _STALLED_S:
                 self.stop(StalledError("The worker does not keep up: try again later."))
@@ -493,8 +504,6 @@ class LiveSession:
             await first_of(self._came, self._stopping, timeout_s=self._service.settings.live_grace_s)
             if self._stop_error is not None:
                 raise self._stop_error
-            if self._connection is None:
-                raise GoneError("The connection was lost, and nobody came back in time.")
         return connection
 
     def _state(self) -> dict[str, Any]:

@@ -220,7 +220,10 @@ def test_the_gate_says_all_its_reasons(
     stranger = vetted(server, operator, "researcher", org="elsewhere")
     with pytest.raises(ProblemError) as caught:
         open_session(stranger, **request_for)
-    assert (caught.value.status, caught.value.reasons) == (403, ("consent.missing",))
+    assert (caught.value.status, caught.value.reasons) == (
+        403,
+        ("consent.grantee_org", "consent.grantee_client"),
+    )
     with pytest.raises(ProblemError) as caught:
         open_session(researcher, **(request_for | {"max_duration_s": 80_000.0}))
     assert set(caught.value.reasons) == {"duration.limit"}
@@ -317,9 +320,7 @@ def test_chunks_and_messages_of_no_use_are_refused_by_name_and_the_rest_goes_on(
     connection.finish()
     segments, over = ended(connection)
     codes = [note["code"] for note in connection.notes]
-    assert codes == ["stream.chunk"] * 3 + ["stream.message"] * 5 + ["control.invalid"] or set(codes) >= {
-        "stream.chunk", "stream.message"
-    }  # fmt: skip
+    assert codes[:8] == ["stream.chunk"] * 3 + ["stream.message"] * 5 and len(codes) == 9
     assert over["reason"] == "complete" and checked(server, connection, segments) == "complete"
 
 
@@ -346,7 +347,7 @@ def test_who_only_sends_nonsense_is_shown_out(start: Start) -> None:
 def test_a_gap_becomes_silence_and_sound_that_comes_too_fast_is_dropped(server: Running, start: Start) -> None:
     connection = start(pace="realtime")
     connection.say(CHUNK)
-    wait_until(lambda: connection.num_segments > 12, 10) if False else time.sleep(0.8)
+    time.sleep(0.8)
     for _ in range(60):  # 2.4 seconds at once
         connection.say(CHUNK)
     connection.finish()
@@ -366,14 +367,10 @@ def test_nothing_for_long_ends_it(server: Running, start: Start) -> None:
 
 
 def test_silence_for_long_ends_it(server: Running, start: Start) -> None:
-    connection = start(pace="realtime")
-    started = time.monotonic()
-    with pytest.raises(LiveEndedError):
-        while time.monotonic() < started + 10:
-            connection.say(bytes(len(CHUNK)))
-            time.sleep(0.04)
-    segments, over = ended(connection)
-    assert over["code"] == "stream.silent" and checked(server, connection, segments) == "stopped"
+    connection = start(pace="realtime", max_duration_s=60.0)
+    segments = list(_speaking(connection, bytes(len(CHUNK))))
+    assert connection.ended is not None and connection.ended["code"] == "stream.silent"
+    assert checked(server, connection, segments) == "stopped"
 
 
 def test_the_permitted_time_is_all_there_is(server: Running, start: Start) -> None:
@@ -466,14 +463,14 @@ def test_a_revocation_lets_at_most_one_more_segment_out(
     assert state["status"] == "refused" and state["video_url"] is None
 
 
-def _speaking(connection: LiveConnection) -> Iterator[bytes]:
+def _speaking(connection: LiveConnection, chunk: bytes = CHUNK) -> Iterator[bytes]:
     """Segments, while sound goes on."""
     import threading
 
     def say() -> None:
         try:
             while True:
-                connection.say(CHUNK)
+                connection.say(chunk)
                 time.sleep(0.04)
         except LiveEndedError:
             return
