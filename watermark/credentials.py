@@ -30,6 +30,7 @@ from watermark.manifest import SOFT_BINDING_ALGORITHM as SOFT_BINDING_ALGORITHM
 from watermark.manifest import SOFT_BINDING_ALGORITHMS as SOFT_BINDING_ALGORITHMS
 from watermark.manifest import SPEC_VERSION as SPEC_VERSION
 from watermark.manifest import TRAINED_SOURCE_TYPE as TRAINED_SOURCE_TYPE
+from watermark.manifest import Claim as Claim
 from watermark.manifest import Ingredient as Ingredient
 from watermark.manifest import ManifestSpec as ManifestSpec
 from watermark.payload import MarkId
@@ -52,7 +53,7 @@ def _settings(trust_roots_pem: str, **builder: Any) -> dict[str, Any]:
     return settings
 
 
-def sign(src: Path, dst: Path, spec: ManifestSpec, authority: SigningAuthority, *, mime: str = "video/mp4") -> bytes:
+def sign(src: Path, dst: Path, spec: Claim, authority: SigningAuthority, *, mime: str = "video/mp4") -> bytes:
     """Write `src` to `dst` with a signed manifest inside, and read it back before saying so.
 
     Args:
@@ -77,7 +78,7 @@ def sign(src: Path, dst: Path, spec: ManifestSpec, authority: SigningAuthority, 
 
 
 def _sign(
-    src: Path, dst: Path, definition: dict[str, Any], spec: ManifestSpec, authority: SigningAuthority, mime: str
+    src: Path, dst: Path, definition: dict[str, Any], spec: Claim, authority: SigningAuthority, mime: str
 ) -> bytes:
     # (1) the certificate is in force; c2pa-rs would refuse too, with less to say
     authority.check_can_sign()

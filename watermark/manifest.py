@@ -7,7 +7,7 @@ meaning gets a new name.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from watermark.errors import InvalidManifestSpecError
 from watermark.payload import MarkId
@@ -45,6 +45,17 @@ class Ingredient:
     data: bytes
     mime: str
     title: str
+
+
+class Claim(Protocol):
+    """What `watermark.credentials.sign` needs of a claim: a manifest definition, its ingredients, the mark it binds."""
+
+    @property
+    def mark_id(self) -> MarkId | None: ...
+
+    def ingredients(self) -> tuple[tuple[str, Ingredient], ...]: ...
+
+    def manifest(self, mime: str) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ from api.client import Credentials, PlacetClient
 from api.errors import MissingFieldError
 from api.setup import write_private_json
 from policy.consent import PURPOSE_RESEARCH, new_subject_key
+
+if TYPE_CHECKING:
+    from generator.personas import Persona
 
 subjects = typer.Typer(help="Enrol a face, see what is kept and every use of it.", no_args_is_help=True)
 consent = typer.Typer(help="Give, list and take back consents, signed with the subject's key.", no_args_is_help=True)
@@ -316,21 +319,58 @@ def render(
 
 @personas.command("list")
 def list_shipped(as_json: Json = False) -> None:
-    """Synthetic identities that ship with the project."""
+    """Synthetic identities that ship with the project, the default one first."""
     from generator.personas import list_personas
 
     with reporting(as_json):
         found = list_personas()
-        result = [
-            {
-                "name": each.name,
-                "display_name": each.display_name,
-                "description": each.description,
-                "licence": each.licence,
-                "portrait": each.portrait_path,
-                "portrait_sha256": each.portrait_sha256,
-                "sample": each.sample_path,
-            }
-            for each in found
+        lines = [f"{each.name:<9} {_ages(each):>6}  {each.description}" for each in found]
+        emit(as_json, {"personas": [_stated(each) for each in found]}, "\n".join(lines) or "none")
+
+
+@personas.command("show")
+def show_persona(
+    name: Annotated[str, typer.Argument(help="One of `placet personas list`.")],
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Write the portrait here, manifest and all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What one persona is, what its manifest says, and its portrait."""
+    from generator.personas import load_persona
+
+    with reporting(as_json):
+        persona = load_persona(name)
+        reading = persona.credentials()
+        if out is not None:
+            with out.open("xb") as file:
+                file.write(persona.portrait())
+        claims = {
+            "state": reading.state,
+            "digital_source_type": reading.digital_source_type,
+            "signer": reading.signer,
+            "signed_at": reading.signed_at.isoformat() if reading.signed_at else None,
+        }
+        lines = [
+            f"{persona.display_name}, looks {_ages(persona)}: {persona.description}",
+            persona.attestation,
+            f"manifest {reading.state}: {(reading.digital_source_type or '').rsplit('/', 1)[-1]}, by {reading.signer}",
+            f"licence {persona.licence}, sha256 {persona.portrait_sha256}",
         ]
-        emit(as_json, {"personas": result}, "\n".join(f"{p.name:<12} {p.description}" for p in found) or "none")
+        emit(as_json, _stated(persona) | {"credentials": claims, "out": out}, "\n".join(lines))
+
+
+def _ages(persona: Persona) -> str:
+    return "–".join(str(age) for age in persona.apparent_age_years)
+
+
+def _stated(persona: Persona) -> dict[str, Any]:
+    return {
+        "name": persona.name,
+        "display_name": persona.display_name,
+        "description": persona.description,
+        "apparent_age_years": persona.apparent_age_years,
+        "attestation": persona.attestation,
+        "licence": persona.licence,
+        "portrait": persona.portrait_path,
+        "portrait_sha256": persona.portrait_sha256,
+        "sample": persona.sample_path,
+    }

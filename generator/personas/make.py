@@ -111,7 +111,7 @@ def cast(folder: Path, recipe: Recipe, textures: Path, landmarker: Path) -> None
             changes[name] *= KEPT_ASYMMETRY
     record = json.loads((folder / "persona.json").read_text(encoding="utf-8"))
     record["recipe"]["local_changes"] = {n: round(v, 4) for n, v in sorted(changes.items()) if abs(v) >= 0.005}
-    _write_record(folder, record)
+    write_record(folder, record)
 
 
 def mix_skin(folder: Path, recipe: Recipe, textures: Path, landmarker: Path) -> None:
@@ -165,8 +165,14 @@ def render(folder: Path, recipe: Recipe, model: Path, preview: Path | None, num_
     shoot(sitter, maps, recipe, take, size_px=picture.size_px, samples=picture.samples, num_threads=num_threads)
     add_grain(take, folder / "portrait.png", picture.grain, recipe.seed)
     record = json.loads((folder / "persona.json").read_text(encoding="utf-8"))
-    record["portrait"]["sha256"] = hashlib.sha256((folder / "portrait.png").read_bytes()).hexdigest()
-    _write_record(folder, record)
+    note_portrait(folder, record)
+
+
+def note_portrait(folder: Path, record: dict[str, Any]) -> None:
+    """Write the digest of a portrait that is not signed yet into its record."""
+    digest = hashlib.sha256((folder / "portrait.png").read_bytes()).hexdigest()
+    record["portrait"]["sha256"] = record["portrait"]["unsigned_sha256"] = digest
+    write_record(folder, record)
 
 
 def read_picture(path: Path) -> Floats:
@@ -188,7 +194,8 @@ def add_grain(src: Path, dst: Path, amount: float, seed: int) -> None:
     cv2.imwrite(str(dst), np.round(np.clip(bgr, 0, 1) * 255).astype(np.uint8), [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
-def _write_record(folder: Path, record: dict[str, Any]) -> None:
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Keep a persona's record, in the one form that diffs well."""
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     (folder / "persona.json").write_text(text, encoding="utf-8")
 
