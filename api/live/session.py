@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("placet.live")
 
-REALTIME, FREE = "realtime", "free"
+REALTIME: Final = "realtime"
 _TICK_S: Final = 0.04
 _FREE_BACKLOG_S: Final = 1.0
 """How much sound a client that is not bound to time may be ahead of the frames; then its socket is not read."""
@@ -315,11 +315,9 @@ class LiveSession:
         except ApiError as error:
             self.reason, self.error = "failed", error
         except Exception as error:
-            code = getattr(error, "code", None)
-            if not isinstance(code, str):
+            if not isinstance(getattr(error, "code", None), str):
                 logger.exception("session %s failed", self.session_id)
-            self.reason = "failed"
-            self.error = as_api_error(error)
+            self.reason, self.error = "failed", as_api_error(error)
         try:
             await self._close(job_thread)
         except Exception:
