@@ -28,7 +28,7 @@ DRAWING: Final = "drawing"
 _GAZE_DEG: Final = -15.0
 _YAW_DEG: Final = 15.0
 # When each state holds, as shares of the clip; between them it eases from one to the next.
-_HELD: Final = {"plain": (0.0, 0.24), "joy": (0.30, 0.42), "sadness": (0.48, 0.60), "gaze left": (0.66, 0.78),
+_HELD: Final = {"plain": (0.0, 0.24), "joy": (0.30, 0.40), "sadness": (0.50, 0.60), "gaze left": (0.68, 0.78),
                 "yaw 15°": (0.86, 1.0)}  # fmt: skip
 _OPEN_EYES: Final = 0.08
 _GAP, _HEADING_PX, _PAPER, _INK = 6, 26, 246, 30

@@ -147,6 +147,14 @@ def test_no_tear_at_the_ends_of_the_range(render: Render) -> None:
         assert (face.max(-1) < 4).mean() < 0.01, "no black cracks"
 
 
+def test_the_doubled_picture_holds_the_original(portrait: Portrait) -> None:
+    rig = build_rig(portrait)
+    np.testing.assert_array_equal(rig.person_DD4[::2, ::2], rig.person_SS4)
+    between = rig.person_DD4[100:500:2, 101:500:2].astype(int)
+    linear = (rig.person_SS4[50:250, 50:250].astype(int) + rig.person_SS4[50:250, 51:251]) // 2
+    assert np.abs(between - linear).mean() < 2
+
+
 def test_full_framing_changes_nothing_outside_the_crop(portrait: Portrait, render: Render) -> None:
     photo = portrait.shrunk_to(1920).photo_HW3
     frame = render(Track.of(_actions(jawOpen=0.4), pose=(5.0, 2.0, 0, 0, 0, 0)), "full")[0]
