@@ -17,9 +17,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -199,16 +200,20 @@ def _ends(path: Path, rate_hz: int) -> Iterator[tuple[NDArray[np.uint8], NDArray
 
     from watermark.media import CLIP_LIMITS, decode_sound_track
 
-    sound = decode_sound_track(path)
-    assert sound is not None and CLIP_LIMITS.max_duration_s >= sound.duration_s
+    sound = decode_sound_track(path, replace(CLIP_LIMITS, max_duration_s=86_400.0, max_bytes=4 * 2**30))
+    assert sound is not None
+    num_window = round(min(_WINDOW_S, sound.duration_s / 2) * rate_hz)
+    first: list[tuple[float, Any]] = []
+    last: deque[tuple[float, Any]] = deque(maxlen=num_window)
     with av.open(str(path)) as container:
-        frames = [(float(frame.time), frame) for frame in container.decode(video=0)]
-    window_s = min(_WINDOW_S, sound.duration_s / 2)
-    for begin_s in (0.0, max(0.0, sound.duration_s - window_s)):
-        shown = [frame.to_ndarray(format="rgb24") for at, frame in frames if begin_s <= at < begin_s + window_s]
-        first_s = next(at for at, _ in frames if at >= begin_s)
-        begin = round(first_s * sound.rate_hz)
-        yield np.stack(shown), sound.samples_N[begin : begin + round(len(shown) / rate_hz * sound.rate_hz)]
+        for frame in container.decode(video=0):
+            if len(first) < num_window:
+                first.append((float(frame.time), frame))
+            last.append((float(frame.time), frame))
+    for shown in (first, list(last)):
+        begin = round(shown[0][0] * sound.rate_hz)
+        pictures_THWC = np.stack([frame.to_ndarray(format="rgb24") for _, frame in shown])
+        yield pictures_THWC, sound.samples_N[begin : begin + round(len(shown) / rate_hz * sound.rate_hz)]
 
 
 def _lag_s(frames_THWC: NDArray[np.uint8], samples_N: NDArray[np.float32], rate_hz: int) -> float:
