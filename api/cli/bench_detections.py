@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _CLIP_S: Final = 10.0
 _SIDE_PX: Final = 512
 _NO_LIMIT: Final = 1_000_000_000
+_START_S: Final = 900.0
+"""Patience with the detection processes, on a machine that does other things."""
 
 
 def bench_detections(
@@ -246,12 +248,18 @@ def _settings(home: Path, examiners: int, port: int = 0) -> Settings:
     return settings
 
 
+def _load_models(service: Service) -> None:
+    for process in service.examiner.processes:
+        process.start(_START_S)
+
+
 @contextmanager
 def _instance(home: Path, *, examiners: int) -> Iterator[Service]:
     from api.service import Service
 
     service = Service(_settings(home, examiners))
     try:
+        _load_models(service)
         yield service
     finally:
         service.close()
@@ -274,6 +282,7 @@ def _server(home: Path, *, examiners: int) -> Iterator[tuple[Service, PlacetClie
     while not running.started and thread.is_alive():
         time.sleep(0.02)
     try:
+        _load_models(app.state.service)
         with PlacetClient(settings.base_url, Credentials.load(settings.operator_key_path), timeout_s=3600) as client:
             yield app.state.service, client
     finally:
