@@ -549,7 +549,7 @@ class LiveSession:
                 "code": code,
                 "detail": str(self.error) if self.error is not None else "",
                 "log_index": index,
-                "num_segments": self.counts.num_segments,
+                **{name: getattr(self.counts, name) for name in ("num_segments", "num_gaps", "num_repeated")},
                 "render_id": self.session_id if has_recording else None,
             }
             await bounded(connection.send_text(json.dumps(ended)))
