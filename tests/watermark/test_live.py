@@ -492,6 +492,25 @@ def test_the_end_is_signed_by_whoever_lets_the_segments_out(
         )
 
 
+def test_the_independent_validator_takes_frame_by_frame_and_an_end_by_another_key(
+    authority: SigningAuthority, live_spec: ManifestSpec, clip: Clip, key: bytes, mark_id: MarkId
+) -> None:
+    end = EndSigner(authority.chain_der[0], dialect=ENCYPHER)
+    encoder = SegmentEncoder(
+        width=SIDE_PX, height=SIDE_PX, rate_hz=25.0, has_sound=False, segment_s=0.04, key_frame_s=1.0,
+        coding=VideoCoding(num_threads=1),
+    )  # fmt: skip
+    signer = LiveSigner(authority, live_spec, dialect=ENCYPHER, further_keys=[end.entry])
+    producer = LiveProducer(encoder, Embedder(key, mark_id, SIDE_PX, SIDE_PX, 25.0), signer)
+    segments = producer.write(UnmarkedFrames(clip.frames_THWC[:3, ::2, ::2]), None)
+    segments.append(end.end(producer.manifest_id, len(segments), "complete"))
+    report = encypher_c2pa.verify_stream(
+        producer.init_segment, segments, "video/mp4", encapsulation="CMAF", method="verifiable-segment-info",
+        trust_pem=authority.root_pem, telemetry=False,
+    )  # fmt: skip
+    assert report["integrity"] == "valid"
+
+
 @given(units=st.lists(st.binary(min_size=1, max_size=40).map(lambda data: b"\x65" + data.replace(b"\0", b"\1"))))
 def test_units_of_a_byte_stream_come_back_behind_their_lengths(units: list[bytes]) -> None:
     prefixed = length_prefixed(b"".join(b"\0\0\0\1" + unit for unit in units))
