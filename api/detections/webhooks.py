@@ -12,6 +12,7 @@ import ipaddress
 import itertools
 import json
 import logging
+import re
 import socket
 import ssl
 import threading
@@ -37,6 +38,8 @@ BACKOFF_S: Final = (0.0, 2.0, 10.0, 60.0, 300.0)
 MAX_WAITING: Final = 1_000
 TIMEOUT_S: Final = 10.0
 _MAX_URL_CHARS: Final = 400
+_PLAIN_URL = re.compile(r"[!-~]+")  # printable ASCII without spaces
+_HOST = re.compile(r"[a-z0-9.:-]{1,253}")
 
 Resolve = Callable[[str, int], Sequence[str]]
 
@@ -54,7 +57,8 @@ def check_url(url: str) -> str:
         port = parts.port
     except ValueError as exc:
         raise WebhookAddressError("The address cannot be read: write https://host/path.") from exc
-    if parts.scheme != "https" or not parts.hostname or len(url) > _MAX_URL_CHARS or not url.isascii():
+    is_plain = _PLAIN_URL.fullmatch(url) and _HOST.fullmatch(parts.hostname or "")
+    if parts.scheme != "https" or not is_plain or len(url) > _MAX_URL_CHARS:
         raise WebhookAddressError("A webhook needs an https:// address of at most 400 ASCII characters.")
     if parts.username or parts.password or parts.fragment or port not in (None, 443, 8443):
         raise WebhookAddressError("A webhook has no user, no fragment, and port 443 or 8443.")

@@ -325,6 +325,9 @@ def test_a_listed_file_is_not_looked_at(platform: Platform, monkeypatch: pytest.
         "https:///x",
         "ftp://platform.example",
         "https://platform.example:x/",
+        "https://plat form.example/",
+        "https://platform.example/\r\nx",
+        "https://plätform.example/",
     ],
 )
 def test_addresses_that_are_not_registered(url: str, platform: Platform) -> None:
