@@ -125,7 +125,7 @@ _BODY: dict[str, Any] = {
 _PIECE: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "content": {PIECES_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (PIECES_TYPE, UNKNOWN)},
     }
 }
 
@@ -339,8 +339,8 @@ async def add_piece(
     actor: DetectCreator,
     upload_offset: Annotated[int, Header(ge=0, description="where this piece begins")],
 ) -> Response:
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != PIECES_TYPE:
-        raise ContentTypeError(PIECES_TYPE)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() not in (PIECES_TYPE, UNKNOWN):
+        raise ContentTypeError(f"{PIECES_TYPE} or {UNKNOWN}")
     shelf = service.detections.uploads
     upload, offset = shelf.find(actor.client_id, upload_id), upload_offset
     shelf.append(upload, offset, b"")
