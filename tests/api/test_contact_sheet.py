@@ -30,6 +30,7 @@ def test_a_persona_in_all_states_and_a_picture_without_a_face(tmp_path: Path) ->
     assert {each["portrait"] for each in answer["missing"]} == {"wall"}
     assert {each["code"] for each in answer["missing"]} == {"portrait.no_face"}
     sheet = cv2.imread(answer["sheet"])
+    assert sheet is not None
     assert sheet.shape[1] == 8 * 134 + 6
     speech, closed = sheet[38:160, 6:128], sheet[38:160, 6 + 6 * 134 : 128 + 6 * 134]
     assert np.abs(speech.astype(int) - closed).max() > 40, "the lips differ"
