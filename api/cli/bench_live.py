@@ -36,6 +36,7 @@ from api.live.client import LiveEndedError, placet_live
 
 _LONGEST_LAG_S: Final = 0.4
 _WINDOW_S: Final = 12.0
+_WITH_SETTINGS: Final = ("/usr/bin/env", "PLACET_THREADS=1", "PLACET_MAX_LIVE_S=7200")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -258,14 +259,12 @@ def _lag_s(frames_THWC: NDArray[np.uint8], samples_N: NDArray[np.float32], rate_
 @contextmanager
 def _server() -> Iterator[tuple[str, int, Path]]:
     """A server in a process of its own, in a new home: its address, its process, its home."""
-    command = [sys.executable, "-m", "api.cli"]
+    command = [*_WITH_SETTINGS, sys.executable, "-m", "api.cli"]
     with tempfile.TemporaryDirectory(prefix="placet-bench-") as scratch:
         home = Path(scratch) / "home"
-        environment = os.environ | {"PLACET_HOME": str(home), "PLACET_THREADS": "1", "PLACET_MAX_LIVE_S": "7200"}
-        subprocess.run([*command, "init", "--json"], check=True, env=environment, stdout=subprocess.DEVNULL)
-        with subprocess.Popen(
-            [*command, "serve", "--port", "0", "--json"], env=environment, stdout=subprocess.PIPE, text=True
-        ) as server:
+        subprocess.run([*command, "init", "--home", str(home), "--json"], check=True, stdout=subprocess.DEVNULL)
+        serve = [*command, "serve", "--home", str(home), "--port", "0", "--json"]
+        with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout is not None
                 ready = json.loads(server.stdout.readline())
