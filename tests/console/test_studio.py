@@ -6,6 +6,7 @@ The worker of the default test draws instead of rendering; with `-m heavy` a per
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +17,6 @@ from api.engine.process import EngineProcess
 from generator.personas import list_personas
 from policy.consent import PURPOSE_RESEARCH
 from tests.api.conftest import make_wav
-from tests.api.toy_live_worker import ToyStream  # noqa: F401  that the module imports is part of the test
 from tests.console.conftest import Look, Site, Visitor
 from tests.faces import another_face
 
@@ -90,6 +90,14 @@ def test_a_persona_speaks(
     speak_and_watch(visitor, persona, look)
 
 
+def has_played(visitor: Visitor, until_s: float) -> None:
+    """Wait until the video has got so far; the page lets no string be evaluated, not even for a waiting test."""
+    give_up_at = time.monotonic() + SLOW_MS / 1000
+    while visitor.page.evaluate("() => document.querySelector('#video').currentTime") < until_s:
+        assert time.monotonic() < give_up_at
+        visitor.page.wait_for_timeout(100)
+
+
 def speak_and_watch(visitor: Visitor, persona: tuple[PlacetClient, Enrolled], look: Look | None = None) -> None:
     """A session with the microphone, from the first click to the signed end."""
     sign_in(visitor, persona)
@@ -97,8 +105,8 @@ def speak_and_watch(visitor: Visitor, persona: tuple[PlacetClient, Enrolled], lo
     page.locator("#speak").click()
     badge = page.locator("#badge")
     expect(badge).to_contain_text("each signed", timeout=SLOW_MS)
-    page.wait_for_function("document.querySelector('#video').currentTime > 0.4", timeout=SLOW_MS)
-    assert page.evaluate("document.querySelector('#video').videoWidth") >= 128
+    has_played(visitor, 0.4)
+    assert page.evaluate("() => document.querySelector('#video').videoWidth") >= 128
     # moved by keyboard, while it speaks
     slider = page.locator("#gaze-yaw")
     slider.focus()
@@ -106,7 +114,7 @@ def speak_and_watch(visitor: Visitor, persona: tuple[PlacetClient, Enrolled], lo
         page.keyboard.press("ArrowRight")
     expect(page.locator("output[for='gaze-yaw']")).to_have_text("6")
     page.locator("#emotion").select_option("joy")
-    page.wait_for_function("document.querySelector('#video').currentTime > 1.2", timeout=SLOW_MS)
+    has_played(visitor, 1.2)
     if look is not None:
         look("studio", visitor)
     page.locator("#stop").click()
@@ -124,9 +132,7 @@ def test_a_file_speaks_and_a_revocation_ends_it(
     page.locator("#sound").set_input_files({"name": "a.wav", "mimeType": "audio/wav", "buffer": make_wav(20.0)})
     page.locator("#play").click()
     expect(page.locator("#badge")).to_contain_text("each signed", timeout=SLOW_MS)
-    if True:
-        newest = persona[0].consents()[0]
-        persona[0].revoke(newest["consent_id"])
+    persona[0].revoke(persona[0].consents()[0]["consent_id"])  # the newest one
     expect(page.locator("#outcome")).to_contain_text("taken their consent back", timeout=SLOW_MS)
     expect(page.locator("#badge")).to_contain_text("none missing")
     look("studio-revoked", visitor, with_dark=False, with_phone=False)
