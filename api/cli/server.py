@@ -23,11 +23,11 @@ def run_server(settings: Settings, listener: socket.socket, as_json: bool) -> bo
         create_app(settings),
         log_level="warning",
         server_header=False,
-        # live sessions: no message is larger than a second of sound; half-open connections are noticed within 15 s;
+        # live sessions: no message is larger than a second of sound; half-open connections are noticed within 25 s;
         # video does not get smaller by deflating it
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_ping_interval=5.0,
-        ws_ping_timeout=10.0,
+        ws_ping_timeout=20.0,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=5,
         proxy_headers=bool(settings.trusted_proxies),

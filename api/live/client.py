@@ -58,6 +58,7 @@ class LiveConnection:
                     compression=None,
                     max_size=_MAX_MESSAGE_BYTES,
                     open_timeout=30,
+                    ping_interval=None,  # the service asks; it answers late while it takes no more sound
                 )
             )
         except (OSError, InvalidHandshake, TimeoutError) as exc:
