@@ -243,7 +243,10 @@ def state_of(detection: Detection) -> DetectionState:
 
 
 @router.get(
-    "/model-card", summary="What the detector was made from, and every figure", response_class=PlainTextResponse
+    "/model-card",
+    summary="What the detector was made from, and every figure",
+    response_class=Response,
+    responses={200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}},
 )
 def model_card() -> PlainTextResponse:
     return PlainTextResponse(MODEL_CARD.read_text(encoding="utf-8"), media_type="text/markdown; charset=utf-8")
