@@ -381,6 +381,7 @@ def test_the_permitted_time_is_all_there_is(server: Running, start: Start) -> No
     assert checked(server, connection, segments) == "expired" and entry_of(server, over)["num_frames"] == 10
 
 
+@pytest.mark.heavy
 def test_who_takes_nothing_is_not_waited_for(
     server: Running, researcher: PlacetClient, request_for: dict[str, Any]
 ) -> None:
@@ -482,6 +483,7 @@ def _speaking(connection: LiveConnection, chunk: bytes = CHUNK) -> Iterator[byte
     speaking.join(10)
 
 
+@pytest.mark.heavy
 def test_a_worker_that_dies_leaves_a_signed_end_and_the_others_alone(server: Running, start: Start) -> None:
     other, connection = start(), start()
     connection.say(CHUNK)

@@ -123,6 +123,7 @@ def speak_and_watch(visitor: Visitor, persona: tuple[PlacetClient, Enrolled], lo
     expect(page.locator("#proof")).to_contain_text("urn:c2pa:")
 
 
+@pytest.mark.heavy
 def test_a_file_speaks_and_a_revocation_ends_it(
     visitor: Visitor, persona: tuple[PlacetClient, Enrolled], drawing: None, look: Look
 ) -> None:
