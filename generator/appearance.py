@@ -24,6 +24,7 @@ from generator.sighting import Sighting
 MARK_PERIOD_S: Final = 0.4
 """The invisible mark sways 2.5 times a second; a period apart it is the same in both frames."""
 _CORNER: Final = 0.05  # of the frame's side: neither head nor shoulders come there
+_SQUARE_PX: Final = 8
 _SEAM_PX: Final = 3
 
 
@@ -77,7 +78,8 @@ def sharpness(
 
 @dataclass(frozen=True)
 class Flicker:
-    """What moves where nothing should: mean absolute difference in 8-bit steps, in the frame's upper corners.
+    """What moves where nothing should: mean absolute difference of the means of small squares, in 8-bit steps, in the
+    frame's upper corners. Single pixels would show the rounding of the codec, which is one step and invisible.
 
     Attributes:
         adjacent: from frame to frame; it holds the sway of the invisible mark.
@@ -90,8 +92,10 @@ class Flicker:
 
 def flicker(frames_THWC: UInt8[ndarray, "t h w 3"], rate_hz: float) -> Flicker:
     """Measure the still regions of a clip; a clip shorter than the mark's period has no flicker."""
-    side = max(8, round(_CORNER * min(frames_THWC.shape[1:3])))
-    corners = np.concatenate([frames_THWC[:, :side, :side], frames_THWC[:, :side, -side:]], 2).astype(np.float32)
+    num = max(1, round(_CORNER * min(frames_THWC.shape[1:3]) / _SQUARE_PX))
+    side = num * _SQUARE_PX
+    corners = np.stack([frames_THWC[:, :side, :side], frames_THWC[:, :side, -side:]], 1).astype(np.float32)
+    corners = corners.reshape(len(corners), 2, num, _SQUARE_PX, num, _SQUARE_PX, 3).mean((3, 5))
     apart = max(1, round(MARK_PERIOD_S * rate_hz))
 
     def difference(step: int) -> float:
