@@ -29,9 +29,8 @@ def test_moments_show_what_they_are_named_for() -> None:
     actions[10, jaw], actions[15, blink] = 0.5, 1.0
     actions[20, [jaw, sealed]] = 0.3
     actions[35, blink] = 1.0  # in the middle of joy
-    moments = state_moments(
-        MotionTrack(actions, *(np.zeros((100, n), np.float32) for n in (6, 2)), np.ones(100, np.float32))
-    )
+    pose, gaze, distance = np.zeros((100, 6), np.float32), np.zeros((100, 2), np.float32), np.ones(100, np.float32)
+    moments = state_moments(MotionTrack(actions, pose, gaze, distance))
     assert set(moments) == set(STATES)
     assert (moments["speech"], moments["blink"], moments["closed lips"]) == (10, 15, 20)
     assert 30 <= moments["joy"] < 40 and moments["joy"] != 35
