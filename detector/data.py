@@ -320,13 +320,17 @@ class ExampleStore:
         mark_share: float,
         watermark_key: bytes | None,
         progress: Callable[[int, int], None],
+        make_missing: bool = True,
     ) -> Iterator[Example]:
-        """Each item's example, made or read; items without a face at the end are left out."""
+        """Each item's example, made or read; items without a face at the end are left out, and those that were not made
+        yet, unless they are to be made."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for position, item in enumerate(items):
             progress(position, len(items))
             path = self.folder / f"{_key_of(item, mark_share)}.npz"
             if not path.is_file():
+                if not make_missing:
+                    continue
                 example = make_example(item, observer, mark_share=mark_share, watermark_key=watermark_key)
                 fields = {} if example is None else {k: v for k, v in example._asdict().items() if k != "item"}
                 partial = path.with_suffix(".partial.npz")

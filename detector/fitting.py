@@ -12,17 +12,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from detector.data import Example, Kind
 from detector.errors import EmptyCorpusError
 from detector.heads import Heads, pair_features
+from detector.model import on_one_thread
 from detector.movement import MovementHead
 
 _SKETCH_WIDTH = 32
@@ -63,7 +67,22 @@ class Teaching:
     seed: int = 0
 
 
-def fit_heads(examples: Sequence[Example], teaching: Teaching) -> Heads:
+class Taught(NamedTuple):
+    """What teaching gives.
+
+    Attributes:
+        heads: taught on all examples.
+        left_out_N: what heads that were taught without its identity say of each example, weighed alike; not a number
+            where there were none. With it, calibration may use the training split, too.
+    """
+
+    heads: Heads
+    left_out_N: Float64[np.ndarray, " n"]
+
+
+@on_one_thread
+@threadpool_limits.wrap(limits=1, user_api="blas")
+def fit_heads(examples: Sequence[Example], teaching: Teaching) -> Taught:
     """Teach both heads on the examples of the training split, and weigh them.
 
     Args:
@@ -75,13 +94,15 @@ def fit_heads(examples: Sequence[Example], teaching: Teaching) -> Heads:
     if len(set(labels_N.tolist())) < 2:
         raise EmptyCorpusError("The training split needs examples of both classes.")
     linear, movement = _fit_linear(examples, teaching), _fit_movement(examples, teaching)
-    part_linear, part_movement, bias = _fit_parts(examples, teaching)
-    return replace(
+    said_N2 = _said_by_others(examples, teaching)
+    parts_2, bias = _fit_parts(said_N2, examples, teaching)
+    heads = replace(
         linear,
-        weight_F=(part_linear * linear.weight_F).astype(np.float32),
-        bias=part_linear * linear.bias + bias,
-        movement=movement.scaled(part_movement),
+        weight_F=(parts_2[0] * linear.weight_F).astype(np.float32),
+        bias=float(parts_2[0]) * linear.bias + bias,
+        movement=movement.scaled(float(parts_2[1])),
     )
+    return Taught(heads, said_N2 @ parts_2 + bias)
 
 
 def _weights_of(examples: Sequence[Example], teaching: Teaching) -> np.ndarray:
@@ -183,8 +204,8 @@ def _fit_member(
     return hidden_MH, hidden_bias_H, out_H, out_bias
 
 
-def _fit_parts(examples: Sequence[Example], teaching: Teaching) -> tuple[float, float, float]:
-    """How much the linear head, the movement head and a constant count, from what they say of identities left out."""
+def _said_by_others(examples: Sequence[Example], teaching: Teaching) -> Float64[np.ndarray, "n 2"]:
+    """What the linear head and the movement head say of each example when they were taught without its identity."""
     groups = [example.item.identity for example in examples]
     labels_N = np.array([example.item.label for example in examples])
     said_N2 = np.full((len(examples), 2), np.nan)
@@ -198,11 +219,18 @@ def _fit_parts(examples: Sequence[Example], teaching: Teaching) -> tuple[float, 
             example = examples[index]
             said_N2[index, 0] = linear.judge(example.cells_TCGG, example.moves_PM).logit
             said_N2[index, 1] = movement.logits(example.moves_PM).mean()
+    return said_N2
+
+
+def _fit_parts(
+    said_N2: Float64[np.ndarray, "n 2"], examples: Sequence[Example], teaching: Teaching
+) -> tuple[Float64[np.ndarray, " 2"], float]:
+    """How much the linear head, the movement head and a constant count."""
+    labels_N = np.array([example.item.label for example in examples])
     known_N = np.isfinite(said_N2).all(axis=1)
     if len(set(labels_N[known_N].tolist())) < 2:
-        return 0.5, 0.5, 0.0
+        return np.array([0.5, 0.5]), 0.0
     judge = LogisticRegression(C=1.0).fit(
         said_N2[known_N], labels_N[known_N], sample_weight=_weights_of(examples, teaching)[known_N]
     )
-    part_linear, part_movement = np.maximum(judge.coef_[0], _LEAST_PART)
-    return float(part_linear), float(part_movement), float(judge.intercept_[0])
+    return np.maximum(judge.coef_[0], _LEAST_PART).astype(np.float64), float(judge.intercept_[0])

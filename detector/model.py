@@ -46,7 +46,7 @@ _SRM_LINE = np.array([[1, -2, 1]], np.float32) / 2
 _RESIDUAL_CAP = 8.0
 
 
-def _on_one_thread(function: Callable[_P, _R]) -> Callable[_P, _R]:
+def on_one_thread(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """One crop is too little work to share: threads waiting for each other on busy cores take eight times as long."""
 
     @wraps(function)
@@ -69,7 +69,7 @@ class Features:
         self._backbone = _load_backbone()
 
     @torch.inference_mode()
-    @_on_one_thread
+    @on_one_thread
     def of(self, crop_HWC: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "c 14 14"]:
         """The cells of one square face crop of any size, sRGB 0..255; high-pass statistics come from its own pixels."""
         how = cv2.INTER_AREA if crop_HWC.shape[0] > CROP_PX else cv2.INTER_CUBIC

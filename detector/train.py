@@ -101,6 +101,7 @@ def train(
     teaching: Teaching | None = None,
     seed: int = 0,
     command: str = "",
+    make_missing: bool = True,
     progress: Progress = lambda stage, done, total: None,
 ) -> TrainingReport:
     """Train a detector and write it, its model card and its plots.
@@ -113,22 +114,30 @@ def train(
         teaching: how the head is taught.
         seed: of everything drawn by chance.
         command: for the card: how the training was started, and from which state of the code.
+        make_missing: make the examples that are not in the scratch folder yet; otherwise train on those that are.
         progress: called with the stage and how far it is.
     Raises: EmptyCorpusError, LeakyCorpusError, BackboneError, MediaError, PictureError.
     """
     quotas, teaching = quotas or Quotas(), teaching or Teaching()
     # (1) material -> examples
     items = plan(material, quotas, seed)
-    examples = _examples(items, material, scratch, progress)
+    examples = _examples(items, material, scratch, progress, make_missing)
     ordinary = [example for example in examples if not example.item.trial]
     by_split = {split: [e for e in ordinary if e.item.split == split] for split in ("train", "calibrate", "test")}
     # (2) heads, from the training identities alone
     progress("teach", 0, 1)
-    heads = fit_heads(by_split["train"], teaching)
+    heads, left_out_N = fit_heads(by_split["train"], teaching)
     progress("teach", 1, 1)
-    # (3) calibration and threshold, from identities that the heads never saw
-    calibrated_on = _in_scope(by_split["calibrate"])
-    judged = _judge(heads, calibrated_on)
+    # (3) calibration and threshold, from identities that the heads never saw: the split kept for that, and the training
+    # split as judged by heads that were taught without the identity in question
+    taught = [
+        judged._replace(logit=float(logit))
+        for judged, logit in zip(_judge(heads, by_split["train"]), left_out_N, strict=True)
+        if np.isfinite(logit)
+    ]
+    judged = _judge(heads, _in_scope(by_split["calibrate"]))
+    judged += [one for one in taught if _is_in_scope(one.example, by_split["train"])]
+    calibrated_on = [one.example for one in judged]
     if len({one.example.item.label for one in judged}) < 2:
         raise EmptyCorpusError("The calibration split needs examples of both classes; add material.")
     calibration = _calibrate(judged)
@@ -197,18 +206,28 @@ def trial_table(
 ) -> dict[str, dict[str, Any]]:
     """How renders are told from authentic clips in each trial, and in each variant that was held out.
 
-    Returns: by trial: area under the curve and share found at 1 % false alarms with intervals, shares above the shipped
-        threshold, numbers of clips. Trials that lack a class are left out.
+    Returns: by trial: area under the curve, shares of either class above the shipped threshold, all with intervals, and
+        numbers of clips. Trials that lack a class are left out.
     """
     table: dict[str, dict[str, Any]] = {}
     for trial in dict.fromkeys(example.item.trial for example in examples if example.item.trial):
         judged = _judge(heads, [example for example in examples if example.item.trial == trial])
         scored = [_scored(one, calibration) for one in judged]
-        if len({clip.label for clip in scored}) == 2:
-            found = figures(scored, point, seed=seed)
-            kept = ("num_authentic", "num_synthetic", "auc", "tpr_at_fpr_1pct", "at_operating_point", "coverage")
-            table[trial] = {name: found[name] for name in kept}
+        authentic = [clip for clip in scored if not clip.label]
+        synthetic = [clip for clip in scored if clip.label]
+        if authentic and synthetic:
+            table[trial] = {
+                "num_authentic": len(authentic),
+                "num_synthetic": len(synthetic),
+                "auc": auc_between(authentic, synthetic, seed=seed),
+                "tpr": _share_above(synthetic, point.threshold),
+                "fpr": _share_above(authentic, point.threshold),
+            }
     return table
+
+
+def _share_above(clips: Sequence[Scored], threshold: float) -> list[float]:
+    return [round(value, 4) for value in proportion(sum(clip.p >= threshold for clip in clips), len(clips))]
 
 
 def mark_difference(heads: Heads, examples: Sequence[Example], seed: int) -> list[float]:
@@ -245,13 +264,16 @@ def _files(root: Path, pattern: str) -> tuple[Path, ...]:
     return tuple(sorted(root.glob(pattern)))
 
 
-def _examples(items: list[Item], material: Material, scratch: Path, progress: Progress) -> list[Example]:
+def _examples(
+    items: list[Item], material: Material, scratch: Path, progress: Progress, make_missing: bool
+) -> list[Example]:
     made = ExampleStore(scratch / "examples").examples(
         items,
         Observer.load(),
         mark_share=material.mark_share,
         watermark_key=material.watermark_key,
         progress=lambda done, total: progress("examples", done, total),
+        make_missing=make_missing,
     )
     return [example for example in made if example.face_px >= LEAST_FACE_PX]
 
@@ -300,8 +322,11 @@ def _scored(one: _Judged, calibration: Calibration) -> Scored:
 
 def _in_scope(examples: Sequence[Example]) -> list[Example]:
     """What the detector answers for: renders, once there are any; self-blended clips then only taught it manners."""
-    has_renders = any(example.item.kind is Kind.RENDER for example in examples)
-    return [e for e in examples if not (has_renders and e.item.kind in _SELF_BLENDED)]
+    return [example for example in examples if _is_in_scope(example, examples)]
+
+
+def _is_in_scope(example: Example, among: Sequence[Example]) -> bool:
+    return example.item.kind not in _SELF_BLENDED or all(other.item.kind is not Kind.RENDER for other in among)
 
 
 def _self_blended(tested: Sequence[_Judged], calibration: Calibration, seed: int) -> dict[str, list[float]]:

@@ -147,6 +147,7 @@ def train_detector(
     ] = None,
     protected: Annotated[int, typer.Option(min=0, help="Protected portraits to use, at most.")] = 160,
     trials: Annotated[int, typer.Option(min=0, help="Renders of the test split that go through every trial.")] = 10,
+    as_is: Annotated[bool, typer.Option("--as-is", help="Make no more examples: teach on those there are.")] = False,
     note: Annotated[str, typer.Option(help="For the card: from which state of the code.")] = "",
     seed: Annotated[int, typer.Option(help="Of everything drawn by chance.")] = 0,
     home: Home = None,
@@ -181,7 +182,9 @@ def train_detector(
                 command=f"placet train detector --takes {takes} --held-out {held_out} --protected {protected} "
                 f"--trials {trials} --seed {seed}"
                 + (" --earlier DIR" if earlier else "")
+                + (" --as-is" if as_is else "")
                 + (f" ({note})" if note else ""),
+                make_missing=not as_is,
                 progress=lambda _stage, done, total: tell(done / max(total, 1)),
             )
         result = {"model_version": report.model_version, "weights": str(report.weights), "figures": report.figures}

@@ -38,17 +38,17 @@ def examples(small_training: SmallTraining, observer: Observer) -> list[Example]
 
 def test_the_head_overfits_a_few_clips(examples: list[Example]) -> None:
     few = [example for example in examples if example.item.split == "train"][:8]
-    heads = fit_heads(few, replace(TEACHING, ridge=1.0))
+    heads = fit_heads(few, replace(TEACHING, ridge=1.0)).heads
     logits = np.array([heads.judge(example.cells_TCGG, example.moves_PM).logit for example in few])
     assert auc(logits, np.array([example.item.label for example in few])) == 1.0
 
 
 def test_teaching_is_repeatable(examples: list[Example]) -> None:
-    first, second = fit_heads(examples, TEACHING), fit_heads(examples, TEACHING)
+    first, second = fit_heads(examples, TEACHING).heads, fit_heads(examples, TEACHING).heads
     assert np.array_equal(first.weight_F, second.weight_F)
     assert np.array_equal(first.components_FD, second.components_FD)
     assert np.array_equal(first.movement.hidden_EMH, second.movement.hidden_EMH)
-    assert not np.array_equal(first.weight_F, fit_heads(examples, replace(TEACHING, ridge=0.5)).weight_F)
+    assert not np.array_equal(first.weight_F, fit_heads(examples, replace(TEACHING, ridge=0.5)).heads.weight_F)
 
 
 def test_one_class_alone_is_refused(examples: list[Example]) -> None:
@@ -58,7 +58,7 @@ def test_one_class_alone_is_refused(examples: list[Example]) -> None:
 
 
 def test_a_clip_is_the_mean_of_its_pairs(examples: list[Example]) -> None:
-    heads = fit_heads(examples, TEACHING)
+    heads = fit_heads(examples, TEACHING).heads
     cells_TCGG = examples[0].cells_TCGG
     moves_PM = examples[0].moves_PM
     whole = heads.judge(cells_TCGG, moves_PM)
