@@ -63,7 +63,7 @@ def check_url(url: str) -> str:
     if parts.username or parts.password or parts.fragment or port not in (None, 443, 8443):
         raise WebhookAddressError("A webhook has no user, no fragment, and port 443 or 8443.")
     try:
-        ipaddress.ip_address(parts.hostname)
+        ipaddress.ip_address(str(parts.hostname))
     except ValueError:
         return url
     raise WebhookAddressError("A webhook needs the name of a host, not a number.")
