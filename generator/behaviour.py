@@ -42,7 +42,7 @@ _BLINK_SPREAD: Final = 0.75
 _DOUBLE_BLINKS: Final = 0.12
 # Passing expressions: how often none, how strong otherwise, how long.
 _SMILE_NONE, _SMILE_RANGE, _SMILE_STAY_S = 0.4, (0.3, 0.9), (0.8, 3.0)
-_BROW_NONE, _BROW_RANGE, _BROW_STAY_S = 0.45, (0.5, 1.0), (0.5, 2.2)
+_BROW_NONE, _BROW_RANGE, _BROW_STAY_S = 0.45, (0.3, 0.7), (0.5, 2.2)
 
 
 @dataclass(frozen=True)
