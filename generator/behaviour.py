@@ -188,8 +188,9 @@ class _Gaze:
                 stay_s = rng.uniform(0.35, 1.1)
             else:
                 # Eye contact still wanders between the viewer's eyes and mouth.
-                to_2 = self._manner.gaze * rng.normal(0.0, (2.2, 2.4))
+                to_2 = rng.normal(0.0, (2.2, 2.4))
                 stay_s = float(np.clip(rng.lognormal(-0.35, 0.6), 0.2, 2.5))
+            to_2 = self._manner.gaze * to_2
             self._aside, self._from_2, self._to_2 = aside, self._to_2, to_2
             self._jump_s, self._next_s = time_s, time_s + stay_s * self._manner.gaze_stay
             size_deg = float(np.linalg.norm(to_2 - self._from_2))

@@ -30,7 +30,7 @@ class Manner:
         pace: how quickly it takes a new one.
         stir: the quicker movement that rides on them while speaking.
         blinks: how often, beside the rate that is asked for.
-        gaze: how far eye contact wanders.
+        gaze: how far the eyes wander and look aside.
         gaze_stay: how long the eyes stay where they are.
     """
 

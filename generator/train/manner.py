@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
 
 from generator.behaviour import Behaviour, HeardFrame, Wish
 from generator.driving import WATCHED_SIDE_PX, frame_of_rest
@@ -39,6 +40,7 @@ _NUM_SEEDS: Final = 12
 _STEP: Final = 0.6  # of the logarithm of a ratio, per round
 _SHUT: Final = 0.6  # of an open eye's opening
 _SHIFT_DEG: Final = 1.5  # within one frame: a gaze shift
+_STEADY_S: Final = 0.15
 _LEAST: Final = 1e-3
 # Which factor answers for which statistic; a rate of shifts falls as the stay grows, hence the sign.
 _ANSWERS: Final = {
@@ -71,6 +73,7 @@ class MannerStatistics:
         cls, pose_T3: NDArray[np.floating], gaze_T2: NDArray[np.floating], shut_T: NDArray[np.floating], rate_hz: float
     ) -> MannerStatistics:
         """From angles in degrees, gaze in degrees, and how far the eyes are shut (0..1) per frame."""
+        pose_T3 = gaussian_filter1d(pose_T3, _STEADY_S * rate_hz, axis=0)  # what the landmarks' noise adds is no speed
         spread_3 = pose_T3.std(0)
         speed_T = np.linalg.norm(np.diff(pose_T3, axis=0), axis=1) * rate_hz
         minutes = len(pose_T3) / rate_hz / 60.0
@@ -273,6 +276,7 @@ Licence or consent: {learned_from["licence"]}. Seed {learned_from["seed"]}, Pyth
 Root mean square of the logarithms of the ratios: {mismatch(report.seen, report.reached):.3f} (rounds:
 {report.curve.name}).
 
-Limits. Blinks and gaze shifts of short clips are few, so their rates are rough. What the landmarks' own noise adds to
-spread and speed is learned along. Nothing of anybody's looks, voice or lips is in these numbers.
+Limits. Blinks and gaze shifts of short clips are few, so their rates are rough. What the landmarks' own noise adds is
+mostly smoothed away, not all of it. A factor at a limit (0.05 or 5) says that the model cannot move like that. Nothing
+of anybody's looks, voice or lips is in these numbers.
 """
