@@ -14,6 +14,7 @@ from api.errors import NotFoundError
 from api.storage.blobs import BlobStore
 from api.storage.database import Database
 from api.storage.models import Mark, Render
+from policy.decision import ACTION_LIVE
 from watermark.credentials import read_store
 from watermark.resolver import SCORE_EXACT, ConsentState, Match
 
@@ -26,6 +27,7 @@ class Resolution:
 
     Attributes:
         manifest_sha256: name of the manifest store in the blob store.
+        video_sha256: of the file; empty for a live session of which there is none.
         consent: see `watermark.resolver.Match`.
     """
 
@@ -102,13 +104,15 @@ class ManifestRepository:
 
 
 def _resolution(session: Session, render: Render | None) -> Resolution | None:
-    if render is None or not (render.manifest_id and render.manifest_sha256 and render.video_sha256):
+    if render is None or not (render.manifest_id and render.manifest_sha256):
+        return None
+    if not render.video_sha256 and render.action != ACTION_LIVE:  # a stream has a manifest before there is a file
         return None
     return Resolution(
         mark_id=render.mark_id,
         manifest_id=render.manifest_id,
         manifest_sha256=render.manifest_sha256,
-        video_sha256=render.video_sha256,
+        video_sha256=render.video_sha256 or "",
         decision_index=render.decision_index,
         delivery_index=render.delivery_index,
         consent=_consent_state(session, render),
