@@ -43,7 +43,7 @@ from generator.listening import VIDEO_RATE_HZ
 from generator.motion import MotionModel
 from generator.naturalness import pose_variation_deg
 from generator.perception import detect_faces, face_landmarks
-from generator.portrait import Portrait, decode_portrait, prepare
+from generator.portrait import Portrait, decode_portrait, normalise_portrait, prepare
 from generator.scorecard import ClipFigures, TrialFigures
 from generator.sighting import Sighting, watch
 from generator.trials import (
@@ -156,8 +156,9 @@ class Bench:
         if crop.side >= min(photo.shape[:2]):
             return None
         target = self._out / TRIALS / f"{name}__full.mp4"
-        samples = round(_FULL_S * SPEECH_RATE_HZ)
-        _, row = self._rendered(target, picture, trial_speech()[: 44 + 2 * samples], {"framing": "full"})
+        silence = decode_sound(trial_speech()).samples_N[: round(_FULL_S * SPEECH_RATE_HZ)]
+        speech = encode_sound_wav(Sound(silence, SPEECH_RATE_HZ))
+        _, row = self._rendered(target, picture, speech, {"framing": "full"})
         clip = decode_clip(target)
         height, width = clip.frames_THWC.shape[1:3]
         self._keep(target, row)
@@ -258,7 +259,7 @@ def _seam_ratio(clip: Clip, seen: Sighting) -> float:
 
 def bad_inputs(picture: bytes) -> dict[str, bytes]:
     """Pictures that nothing may be rendered from, made from a good one: no face, several, too small, half hidden."""
-    image = decode_portrait(picture)
+    image = decode_portrait(normalise_portrait(picture))
     height = len(image)
     small = cv2.resize(image, None, fx=70 / height, fy=70 / height, interpolation=cv2.INTER_AREA)
     canvas = np.full((512, 512, 3), 200, np.uint8)
