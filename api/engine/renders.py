@@ -31,7 +31,7 @@ from api.engine.standing import ConsentWithdrawnError as ConsentWithdrawnError
 from api.engine.standing import check_client as check_client
 from api.engine.standing import check_consent as check_consent
 from api.engine.worker import Produced
-from api.errors import ApiError, BusyError, NotFoundError, RefusedError
+from api.errors import ApiError, BusyError, NotFoundError, RefusedError, StoreUnreachableError
 from api.faces import NOBODY_ELSE, Bystanders, Likeness
 from api.storage.models import Client, Consent, Mark, Portrait, Render, Subject, Use
 from policy.canonical import sha256_hex
@@ -46,6 +46,7 @@ logger = logging.getLogger("placet.renders")
 
 QUEUED, RUNNING, DELIVERED, REFUSED, FAILED = "queued", "running", "delivered", "refused", "failed"
 _RETRY_AFTER_S = 15
+_LOOK_AGAIN_S = 2.0
 _RULING_FRESH_S = MAX_RULING_AGE_S / 2
 
 
@@ -292,11 +293,34 @@ class RenderEngine:
         return self._progress.get(render_id)
 
     def _work(self) -> None:
-        while (job := self._queue.get()) is not None:
+        unclosed: list[str] = []
+        while True:
+            try:
+                job = self._queue.get(timeout=_LOOK_AGAIN_S if unclosed else None)
+            except queue.Empty:
+                unclosed = [render_id for render_id in unclosed if not self._is_closed_late(render_id)]
+                continue
+            if job is None:
+                return
             try:
                 self.run(job)
+            except StoreUnreachableError:
+                logger.warning("render %s ends when the storage answers again", job.render_id)
+                unclosed.append(job.render_id)
             except Exception:
                 logger.exception("render %s could not be closed; the next start will do it", job.render_id)
+
+    def _is_closed_late(self, render_id: str) -> bool:
+        """Close what ended while the storage was away, unless it was delivered in its last moment."""
+        try:
+            with self._service.database.read() as session:
+                status = session.get_one(Render, render_id).status
+            if status in (QUEUED, RUNNING):
+                sentence = "The storage of the service was away for a moment: ask again."
+                self.close(render_id, FAILED, StoreUnreachableError.code, sentence)
+        except StoreUnreachableError:
+            return False
+        return True
 
     def run(self, job: RenderJob) -> None:
         """Bring one job to an end: delivered, refused or failed, each with its log entry."""

@@ -82,7 +82,8 @@ from api.oauth.dpop import ProofBook
 from api.storage.database import Database
 from api.storage.spent import SpentIds
 path, proof, url, token = sys.argv[1:]
-book = ProofBook(SpentIds(Database.open(path if "://" in path else Path(path)), time.time), time.time, lifetime_s=60, leeway_s=5)
+database = Database.open(path if "://" in path else Path(path))
+book = ProofBook(SpentIds(database, time.time), time.time, lifetime_s=60, leeway_s=5)
 book.accept((proof,), method="GET", url=url, access_token=token)
 """
 

@@ -20,87 +20,94 @@ import psycopg
 from moto.server import ThreadedMotoServer
 
 POSTGRESQL_BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [Path("/usr/lib/postgresql/none/bin")]
+_S3_ACCOUNT = {"aws_access_key_id": "tests", "aws_secret_access_key": "tests", "region_name": "us-east-1"}
+
+
+class Postgresql:
+    """A cluster of its own. It does not run as root, so root lends it to Debian's user for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self.port = folder, free_port()
+        self._user = "postgres" if os.getuid() == 0 else None
+        if self._user is not None:
+            shutil.chown(folder, self._user)
+        self._call("initdb", "--auth=trust", "--username=placet", "--no-sync")
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        options = f"-p {self.port} -h 127.0.0.1 -k {self._folder} -c fsync=off -c max_connections=60"
+        self._call("pg_ctl", "start", "-w", "-o", options, "-l", str(self._folder / "log"))
+
+    def kill(self) -> None:
+        """As if the power had gone."""
+        self._call("pg_ctl", "stop", "-m", "immediate")
+
+    def url(self, database: str) -> str:
+        """Address of a database."""
+        return f"postgresql://placet@127.0.0.1:{self.port}/{database}"
+
+    def _call(self, program: str, *arguments: str) -> None:
+        command = [str(POSTGRESQL_BINARIES[-1] / program), "-D", str(self._folder / "data"), *arguments]
+        uid = None if self._user is None else pwd.getpwnam(self._user).pw_uid
+        subprocess.run(command, check=True, timeout=120, cwd=self._folder, user=uid, stdout=subprocess.DEVNULL)
+
+
+class S3:
+    """A server that speaks S3; what it holds outlives a stop."""
+
+    def __init__(self) -> None:
+        self._port = free_port()
+        self._server: ThreadedMotoServer | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self._port, verbose=False)
+        self._server.start()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
 
 
 @dataclass(frozen=True)
 class Stores:
-    """Both servers, empty."""
+    """Both servers."""
 
-    postgresql_port: int
-    s3_endpoint: str
+    postgresql: Postgresql
+    s3: S3
 
     def new(self) -> dict[str, Any]:
         """Settings that lead to a new database and a new bucket."""
         name = f"placet_{secrets.token_hex(6)}"
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+        with psycopg.connect(self.postgresql.url("postgres"), autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}"'.encode())
         bucket = name.replace("_", "-")
-        s3 = boto3.client(
-            "s3",
-            endpoint_url=self.s3_endpoint,
-            region_name="us-east-1",
-            aws_access_key_id="tests",
-            aws_secret_access_key="tests",
-        )
-        s3.create_bucket(Bucket=bucket)
+        boto3.client("s3", endpoint_url=self.s3.endpoint, **_S3_ACCOUNT).create_bucket(Bucket=bucket)
         return {
-            "database": self.url(name),
+            "database": self.postgresql.url(name),
             "blobs": f"s3://{bucket}/blobs",
-            "s3_endpoint": self.s3_endpoint,
-            "s3_key_id": "tests",
-            "s3_secret": "tests",
+            "s3_endpoint": self.s3.endpoint,
+            "s3_key_id": _S3_ACCOUNT["aws_access_key_id"],
+            "s3_secret": _S3_ACCOUNT["aws_secret_access_key"],
         }
-
-    def url(self, database: str) -> str:
-        """Address of a database."""
-        return f"postgresql://placet@127.0.0.1:{self.postgresql_port}/{database}"
 
 
 @contextmanager
 def running_stores() -> Iterator[Stores]:
     """Start both on free ports, and stop them at the end."""
-    with running_postgresql() as port:
-        s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        s3.start()
-        try:
-            yield Stores(port, "http://{}:{}".format(*s3.get_host_and_port()))
-        finally:
-            s3.stop()
-
-
-@contextmanager
-def running_postgresql() -> Iterator[int]:
-    """A new cluster; yields its port. It does not run as root, so root lends it to Debian's user for it."""
     with tempfile.TemporaryDirectory(prefix="placet-postgresql-", ignore_cleanup_errors=True) as folder:
-        user = "postgres" if os.getuid() == 0 else None
-        if user is not None:
-            shutil.chown(folder, user)
-        with _cluster(Path(folder), user) as port:
-            yield port
-
-
-@contextmanager
-def _cluster(folder: Path, user: str | None) -> Iterator[int]:
-    data, port = folder / "data", free_port()
-
-    def call(program: str, *arguments: str) -> None:
-        command = [str(POSTGRESQL_BINARIES[-1] / program), "-D", str(data), *arguments]
-        subprocess.run(
-            command,
-            check=True,
-            timeout=120,
-            cwd=folder,
-            user=None if user is None else pwd.getpwnam(user).pw_uid,
-            stdout=subprocess.DEVNULL,
-        )
-
-    call("initdb", "--auth=trust", "--username=placet", "--no-sync")
-    options = f"-p {port} -h 127.0.0.1 -k {folder} -c fsync=off -c max_connections=60"
-    call("pg_ctl", "start", "-w", "-o", options, "-l", str(folder / "log"))
-    try:
-        yield port
-    finally:
-        call("pg_ctl", "stop", "-m", "immediate")
+        stores = Stores(Postgresql(Path(folder)), S3())
+        stores.postgresql.start()
+        stores.s3.start()
+        try:
+            yield stores
+        finally:
+            stores.s3.stop()
+            stores.postgresql.kill()
 
 
 def free_port() -> int:
