@@ -150,7 +150,7 @@ def _stages(service: Service, picture: bytes, sound: bytes, attest: str, folder:
                 log={},
                 software_version="bench",
             ),
-            authority=SigningAuthority.load(service.instance.pki),
+            authority=SigningAuthority.load(service.instance.pki, key=service.keys.c2pa_key),
             dst=folder / "stages.mp4",
         )
         return {
@@ -195,7 +195,7 @@ def _first_frame(service: Service, picture: bytes, sound: bytes, attest: str) ->
         producer = LiveProducer(
             encoder,
             Embedder(service.keys.watermark_key, mark, FRAME_PX, FRAME_PX, 25.0),
-            LiveSigner(SigningAuthority.load(service.instance.pki), spec),
+            LiveSigner(SigningAuthority.load(service.instance.pki, key=service.keys.c2pa_key), spec),
         )
         stream = MotionModel.load().stream(MotionControls())
         waiting: list[MotionRow] = []
