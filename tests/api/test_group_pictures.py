@@ -24,7 +24,7 @@ from tests.api.test_gate import consent_to, refused
 from tests.faces import another_face
 from watermark.media import decode_clip
 
-ADA, EVE, BOB = 2, 5, 8  # faces that no other test of the service enrols
+ADA, EVE, BOB = 25, 5, 8  # faces that no other test of the service enrols
 
 
 def side_by_side(*pictures: bytes, sizes: tuple[int, ...] = ()) -> bytes:
