@@ -6,6 +6,7 @@ The worker of most tests draws instead of rendering (`toy_live_worker`); permits
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -485,14 +486,25 @@ def _speaking(connection: LiveConnection, chunk: bytes = CHUNK) -> Iterator[byte
 
 @pytest.mark.heavy
 def test_a_worker_that_dies_leaves_a_signed_end_and_the_others_alone(server: Running, start: Start) -> None:
-    other, connection = start(), start()
-    connection.say(CHUNK)
-    segments = [next(connection.segments())]
-    connection.change({"blink_rate": DIE_AT})
-    more, over = ended(connection)
+    other, is_over = start(), threading.Event()
+
+    def speak() -> None:
+        while not is_over.wait(1.0):
+            other.say(CHUNK)
+
+    speaking = threading.Thread(target=speak)
+    speaking.start()
+    try:
+        connection = start()
+        connection.say(CHUNK)
+        segments = [next(connection.segments())]
+        connection.change({"blink_rate": DIE_AT})
+        more, over = ended(connection)
+    finally:
+        is_over.set()
+        speaking.join()
     assert (over["reason"], over["code"]) == ("failed", "engine.died")
     assert checked(server, connection, segments + more) == "failed"
-    other.say(CHUNK)
     other.finish()
     assert ended(other)[1]["reason"] == "complete"
     again = start()
