@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from api.cli.root import app
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("generator", "detector", "watermark", "policy", "api")
 
@@ -67,7 +71,5 @@ def test_readme_commands_exist() -> None:
     assert set(re.findall(r"`make ([a-z]+)`", readme)) <= targets
     commands = set(re.findall(r"^(?:\$ )?placet ([a-z]+)", readme, flags=re.MULTILINE))
     for command in sorted(commands):
-        done = subprocess.run(
-            [Path(sys.executable).with_name("placet"), command, "--help"], cwd=ROOT, capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"README names 'placet {command}': {done.stderr}"
+        done = CliRunner().invoke(app, [command, "--help"])
+        assert done.exit_code == 0, f"README names 'placet {command}': {done.output}"
