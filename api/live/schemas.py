@@ -20,7 +20,9 @@ class LiveSessionIn(BaseModel):
         max_length=32,
         description="motion controls from the start; null for one that may be set while somebody speaks",
     )
-    max_duration_s: float = Field(default=300.0, ge=0.04, le=86_400, description="counts against the budget until it ends")
+    max_duration_s: float = Field(
+        default=300.0, ge=0.04, le=86_400, description="counts against the budget until it ends"
+    )
     rate_hz: Literal[25, 40] = Field(default=25, description="frames per second")
     sound_rate_hz: Literal[16_000, 48_000] = Field(default=16_000, description="of the PCM that will be sent")
     frames_per_segment: int = Field(default=1, ge=1, le=5)

@@ -99,7 +99,11 @@ MEDIA: dict[str, Row] = {
     "a portrait of zero bytes": (lambda a: a.render(portrait=b""), 415, "portrait.not_an_image"),
     "a portrait that is text": (lambda a: a.render(portrait=b"hello"), 415, "portrait.not_an_image"),
     "a portrait that is a drawing with entities": (lambda a: a.render(portrait=SVG), 415, "portrait.not_an_image"),
-    "a portrait that is a torn PNG": (lambda a: a.render(portrait=a.portrait[: len(a.portrait) // 2]), 422, "portrait.unreadable"),
+    "a portrait that is a torn PNG": (
+        lambda a: a.render(portrait=a.portrait[: len(a.portrait) // 2]),
+        422,
+        "portrait.unreadable",
+    ),
     "a portrait that unpacks to gigabytes": (lambda a: a.render(portrait=png_bomb(30_000)), 413, "portrait.too_large"),
     "a portrait larger than may be": (lambda a: a.render(portrait=bytes(5 * 1024 * 1024)), 413, "request.too_large"),
     "an enrolment that unpacks to gigabytes": (challenge(png_bomb(30_000)), 413, "portrait.too_large"),
